@@ -1,0 +1,1 @@
+"""The asyncio shells, exported from ``leanmq``. They start no threads."""

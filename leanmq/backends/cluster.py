@@ -1,0 +1,184 @@
+"""Redis Cluster: each slot has its server, and slots move."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+
+from leanmq.backends.single import prove
+from leanmq.backends.streams.calls import Call, Command, Outcome
+from leanmq.backends.urls import Address, Target
+from leanmq.backends.wire import Drop, NodeCall, Steps, redirect, troubles
+from leanmq.clock import Clock, SystemClock
+from leanmq.errors import ConnectionError, LeanMQError
+
+__all__ = ["ClusterSlots"]
+
+_HOPS: Final = 5
+"""How many redirections one call follows."""
+
+_REREAD: Final = 0.2
+"""Seconds between two readings of the map."""
+
+_QUICK: Final = 0.5
+"""Seconds given to a node that may be gone, if another could be asked or it did not answer."""
+
+_OTHERS: Final = 32
+"""How many nodes are remembered besides those on the map."""
+
+
+class ClusterSlots:
+    """Sends every call to the primary of its slot.
+
+    The map of slots is read from any node, and again after trouble. MOVED and ASK are followed
+    within the call, for those commands that were redirected; all other trouble is the outcome,
+    for those to try again who know the deadline. Nodes are asked for the map in turn, so that
+    one with an outdated view misleads us only once. One that did not answer has a *strike* and
+    must first answer a PING, so that a frozen one holds up calls only briefly until its replica
+    takes over; each strike doubles the patience.
+    """
+
+    slots_apart = True
+
+    def __init__(self, target: Target, clock: Clock | None = None) -> None:
+        self.display = target.display
+        self._now = (clock or SystemClock()).monotonic
+        self._start_nodes = target.addresses
+        # Replaced as a whole or slot by slot: threads that race write what both found out.
+        self._nodes: tuple[Address, ...] = target.addresses
+        self._slots: list[Address | None] = []
+        self._strikes: dict[Address, int] = {}
+        self._stale = True
+        self._read_at = float("-inf")
+
+    def open(self) -> Steps[None]:
+        """Read the map and ask every primary once; raises the mapped error if one fails."""
+        yield from self._read_map()
+        for address in self._primaries():
+            prove((yield NodeCall(address, (("PING",),), idempotent=True)))
+
+    def route(self, call: Call) -> Steps[list[Outcome]]:
+        """Run the call on the primary of its slot; raises ConnectionError if it has none."""
+        slot = key_slot(call.slot.encode())
+        address = yield from self._locate(slot)
+        if address in self._strikes:
+            yield from self._prove(address)
+        outcomes = yield from self._send(address, call.commands, call)
+        asked = [address] * len(outcomes)
+        for _ in range(_HOPS):
+            hops = _hops(outcomes, asked)
+            if not hops:
+                break
+            for (target, code), places in hops.items():
+                commands = tuple(call.commands[place] for place in places)
+                if code == "MOVED":
+                    self._slots[slot] = target
+                    fresh = yield from self._send(target, commands, call)
+                else:
+                    pairs = tuple(c for command in commands for c in (("ASKING",), command))
+                    fresh = (yield from self._send(target, pairs, call))[1::2]
+                for place, outcome in zip(places, fresh, strict=True):
+                    outcomes[place], asked[place] = outcome, target
+        return outcomes
+
+    def _send(
+        self, address: Address, commands: tuple[Command, ...], call: Call
+    ) -> Steps[list[Outcome]]:
+        outcomes = yield NodeCall(address, commands, call.idempotent, call.block)
+        yield from self._note(address, outcomes)
+        return outcomes
+
+    def _prove(self, address: Address) -> Steps[None]:
+        patience = _QUICK * 2 ** min(self._strikes.get(address, 1) - 1, 3)
+        outcomes = yield NodeCall(address, (("PING",),), True, limit=patience)
+        yield from self._note(address, outcomes)
+        prove(outcomes)
+        self._strikes.pop(address, None)
+
+    def _note(self, address: Address, outcomes: list[Outcome]) -> Steps[None]:
+        found = troubles(outcomes)
+        if found:
+            self._stale = self._stale or any(trouble.code != "ASK" for trouble in found)
+            if not all(trouble.code for trouble in found):  # it did not even answer
+                self._strikes[address] = self._strikes.get(address, 0) + 1
+                yield Drop(address)
+
+    def _locate(self, slot: int) -> Steps[Address]:
+        if not self._slots or (self._stale and self._now() >= self._read_at + _REREAD):
+            try:
+                yield from self._read_map()
+            except LeanMQError:
+                if not self._slots:
+                    raise  # else the old map may still do; if not, the call will tell
+        address = self._slots[slot]
+        if address is None:
+            self._stale = True
+            raise ConnectionError(
+                f"no server of {self.display} serves slot {slot}; wait for a failover, or mend "
+                "the cluster",
+                code="CLUSTERDOWN",
+            )
+        return address
+
+    def _read_map(self) -> Steps[None]:
+        self._stale, self._read_at = False, self._now()
+        problem: LeanMQError | None = None
+        for limit in (_QUICK, None):  # a node may be slow rather than gone
+            for node in sorted(self._nodes, key=self._strikes.__contains__):
+                (reply,) = yield NodeCall(node, (("CLUSTER", "SLOTS"),), True, limit=limit)
+                if isinstance(reply, LeanMQError):
+                    yield from self._note(node, [reply])
+                    if problem is None or isinstance(problem, ConnectionError):
+                        problem = reply
+                elif reply:
+                    self._strikes.pop(node, None)
+                    for gone in self._adopt(reply, node):
+                        yield Drop(gone)
+                    return
+        self._stale = True
+        if problem is not None and not isinstance(problem, ConnectionError):
+            raise problem
+        raise ConnectionError(
+            f"no node of {self.display} tells the map of slots; check that they run, and their "
+            "addresses"
+        ) from problem
+
+    def _primaries(self) -> set[Address]:
+        return {address for address in self._slots if address is not None}
+
+    def _adopt(self, reply: Any, node: Address) -> set[Address]:
+        """Take over what a node said; returns the primaries that are on the map no more."""
+        slots: list[Address | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
+        named: dict[Address, None] = {}
+        for start, end, *servers in reply:
+            addresses = [_address(server, node) for server in servers]
+            named |= dict.fromkeys(addresses)
+            slots[start : end + 1] = addresses[:1] * (end + 1 - start)
+        gone = self._primaries() - set(named)
+        line = [other for other in dict.fromkeys((*self._nodes, *named)) if other != node]
+        line.append(node)
+        others = [other for other in line if other not in named]
+        others.sort(key=lambda other: other not in self._start_nodes)
+        self._nodes = (*filter(named.__contains__, line), *others[:_OTHERS])
+        self._slots = slots
+        return gone
+
+
+def _address(server: list[Any], node: Address) -> Address:
+    """A server on the map. One that does not know its own name means the node we asked."""
+    host = (server[0] or b"").decode()
+    return host if host not in ("", "?") else str(node[0]), int(server[1])
+
+
+def _hops(
+    outcomes: Iterable[Outcome], asked: list[Address]
+) -> dict[tuple[Address, str], list[int]]:
+    """Where to turn to for which commands, by address and by MOVED or ASK."""
+    hops: dict[tuple[Address, str], list[int]] = {}
+    for place, outcome in enumerate(outcomes):
+        target = redirect(outcome, asked[place])
+        if target is not None:
+            hops.setdefault((target, outcome.code), []).append(place)
+    return hops

@@ -1,0 +1,118 @@
+"""Drives a topology on a wire: the connection that operations run on, sync and asyncio."""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar
+
+from leanmq.backends.streams.calls import Call, Outcome
+from leanmq.backends.wire import AsyncWire, Drop, Steps, Wire
+from leanmq.errors import LeanMQError
+
+__all__ = ["AsyncServerConnection", "ServerConnection", "Topology"]
+
+T = TypeVar("T")
+
+
+class Topology(Protocol):
+    """Knows which address serves a call, and notices when that changes.
+
+    Its logic is generators that do no I/O: they yield node calls and drops and are sent the
+    outcomes. Shared by threads, so what they keep is replaced as a whole, never under a lock
+    held over a ``yield``.
+    """
+
+    @property
+    def display(self) -> str:
+        """The URL, secrets masked."""
+        ...
+
+    @property
+    def slots_apart(self) -> bool:
+        """Whether keys of different slots may be on different servers."""
+        ...
+
+    def open(self) -> Steps[None]:
+        """One round trip to everywhere; raises a LeanMQError if there is none."""
+        ...
+
+    def route(self, call: Call) -> Steps[list[Outcome]]:
+        """Run the call where its slot is; raises a LeanMQError if it was not run at all."""
+        ...
+
+
+class ServerConnection:
+    """A topology on a wire, for threads."""
+
+    hub = None
+
+    def __init__(self, topology: Topology, wire: Wire) -> None:
+        self.topology = topology
+        self._wire = wire
+
+    def open(self) -> None:
+        """One round trip to everywhere that data lives; raises the mapped error."""
+        self._drive(self.topology.open())
+
+    def run(self, call: Call) -> list[Outcome]:
+        """One outcome for each command; trouble is a value, never an exception."""
+        try:
+            return self._drive(self.topology.route(call))
+        except LeanMQError as error:
+            return [error] * len(call.commands)
+
+    def close(self) -> None:
+        """Close all sockets, those in use when their call has ended."""
+        self._wire.close()
+
+    def _drive(self, steps: Steps[T]) -> T:
+        outcomes: list[Outcome] | None = None
+        try:
+            while True:
+                step = steps.send(outcomes)  # type: ignore[arg-type]  # None starts it
+                if isinstance(step, Drop):
+                    self._wire.drop(step.address)
+                    outcomes = []
+                else:
+                    outcomes = self._wire.run(step)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+
+class AsyncServerConnection:
+    """A topology on a wire, for asyncio."""
+
+    hub = None
+
+    def __init__(self, topology: Topology, wire: AsyncWire) -> None:
+        self.topology = topology
+        self._wire = wire
+
+    async def open(self) -> None:
+        """See ``ServerConnection.open``."""
+        await self._drive(self.topology.open())
+
+    async def run(self, call: Call) -> list[Outcome]:
+        """See ``ServerConnection.run``."""
+        try:
+            return await self._drive(self.topology.route(call))
+        except LeanMQError as error:
+            return [error] * len(call.commands)
+
+    async def close(self) -> None:
+        """See ``ServerConnection.close``."""
+        await self._wire.close()
+
+    async def _drive(self, steps: Steps[T]) -> T:
+        outcomes: list[Outcome] | None = None
+        try:
+            while True:
+                step = steps.send(outcomes)  # type: ignore[arg-type]  # None starts it
+                if isinstance(step, Drop):
+                    await self._wire.drop(step.address)
+                    outcomes = []
+                else:
+                    outcomes = await self._wire.run(step)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result

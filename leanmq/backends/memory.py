@@ -1,0 +1,221 @@
+"""``memory://``: a server inside this process (fakeredis), and waiting that it cannot do.
+
+``memory://name`` is one server for all clients of the process, sync and asyncio alike, while
+any of them is open; ``memory://`` is a server for its client alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import fakeredis
+
+from leanmq.backends.protocol import AsyncBackend, Backend, Capabilities
+from leanmq.backends.registry import Options
+from leanmq.backends.streams.calls import Call, Command, Outcome, Outcomes, Wait
+from leanmq.backends.streams.driver import AsyncStreamsBackend, StreamsBackend
+from leanmq.backends.urls import parse_url
+from leanmq.backends.wire import translate
+from leanmq.errors import ClosedError, UnsupportedError
+
+__all__ = [
+    "AsyncMemoryConnection",
+    "MemoryConnection",
+    "MemoryHub",
+    "MemoryServer",
+    "async_backend",
+    "backend",
+    "server",
+]
+
+
+class MemoryHub:
+    """A version number per key. Whoever waits compares it with what was read before looking,
+    so a wake-up between the look and the wait is never missed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._versions: dict[str, int] = {}
+        self._waiters: dict[str, set[Callable[[], object]]] = {}
+
+    def version(self, key: str) -> int:
+        """How often the key was woken so far."""
+        with self._lock:
+            return self._versions.get(key, 0)
+
+    def wake(self, keys: tuple[str, ...]) -> None:
+        """Have everybody who waits on one of these look again."""
+        with self._lock:
+            for key in keys:
+                self._versions[key] = self._versions.get(key, 0) + 1
+                for notify in self._waiters.get(key, ()):
+                    notify()
+
+    def wake_all(self) -> None:
+        """Have everybody look again: a client was closed."""
+        self.wake(tuple(self._waiters))
+
+    def wait(self, wait: Wait) -> None:
+        """Wait for a wake-up from any thread or task."""
+        event = threading.Event()
+        with self._waiting(wait, event.set) as must_wait:
+            if must_wait:
+                event.wait(wait.seconds)
+
+    async def wait_async(self, wait: Wait) -> None:
+        """Wait for a wake-up from any thread or task, letting other tasks run."""
+        loop = asyncio.get_running_loop()
+        event = asyncio.Event()
+
+        def notify() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(event.set)
+
+        with self._waiting(wait, notify) as must_wait:
+            if must_wait:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(wait.seconds):
+                        await event.wait()
+
+    @contextmanager
+    def _waiting(self, wait: Wait, notify: Callable[[], object]) -> Iterator[bool]:
+        """Register a waiter; yields whether it has to wait at all."""
+        with self._lock:
+            must_wait = self._versions.get(wait.key, 0) == wait.seen
+            self._waiters.setdefault(wait.key, set()).add(notify)
+        try:
+            yield must_wait
+        finally:
+            with self._lock:
+                waiters = self._waiters[wait.key]
+                waiters.discard(notify)
+                if not waiters:
+                    del self._waiters[wait.key]
+
+
+class MemoryServer:
+    """The server and its hub."""
+
+    def __init__(self) -> None:
+        self.hub = MemoryHub()
+        self.pid = os.getpid()
+        server = fakeredis.FakeServer()
+        # RESP2 without callbacks: replies as every other connection gives them.
+        client: Any = fakeredis.FakeRedis(server=server, protocol=2, decode_responses=False)
+        client.response_callbacks.clear()
+        self._execute: Callable[..., Any] = client.execute_command
+
+    def run(self, call: Call) -> Outcomes:
+        """Run the commands one after the other, then wake whom they concern."""
+        outcomes = [self._run(command, call.idempotent) for command in call.commands]
+        if call.wakes:
+            self.hub.wake(call.wakes)
+        return outcomes
+
+    def _run(self, command: Command, idempotent: bool) -> Outcome:
+        try:
+            return self._execute(*command)
+        except Exception as error:  # noqa: BLE001  # mapped, and handed on as a value
+            return translate(error, sent=True, idempotent=idempotent, where="memory://")
+
+    def execute(self, *command: str | bytes | int) -> Outcome:
+        """Run one command of any kind, and have everybody look again."""
+        outcome = self._run(command, idempotent=False)
+        self.hub.wake_all()
+        return outcome
+
+
+_named: weakref.WeakValueDictionary[str, MemoryServer] = weakref.WeakValueDictionary()
+_named_lock = threading.Lock()
+
+
+def server(name: str) -> MemoryServer:
+    """The server of ``memory://name``: the one that is open, or a new one."""
+    if not name:
+        return MemoryServer()
+    with _named_lock:
+        server = _named.get(name)
+        if server is None or server.pid != os.getpid():
+            server = _named[name] = MemoryServer()
+        return server
+
+
+class _Memory:
+    """What both worlds share: the server, while it is open and in its own process."""
+
+    def __init__(self, name: str) -> None:
+        self.display = f"memory://{name}"
+        self._server: MemoryServer | None = server(name)
+        self.hub = self._server.hub
+
+    def _opened(self) -> MemoryServer:
+        server = self._server
+        if server is None:
+            raise ClosedError(f"{self.display} is closed; open a new client")
+        if server.pid != os.getpid():
+            raise UnsupportedError(
+                f"{self.display} lives in the process that opened it, this is a fork of that; "
+                "open a client here, or use a redis:// URL to share queues between processes"
+            )
+        return server
+
+    def _close(self) -> None:
+        if self._server is not None:
+            self._server.hub.wake_all()
+            self._server = None
+
+
+class MemoryConnection(_Memory):
+    """A connection to a memory server, for threads."""
+
+    def open(self) -> None:
+        """Nothing to connect; raises in a forked process."""
+        self._opened()
+
+    def run(self, call: Call) -> Outcomes:
+        """Run the call."""
+        return self._opened().run(call)
+
+    def close(self) -> None:
+        """Let go of the server; the last one to do so ends it."""
+        self._close()
+
+
+class AsyncMemoryConnection(_Memory):
+    """A connection to a memory server, for asyncio. Commands do no I/O and so never suspend,
+    but each lets other tasks run first."""
+
+    async def open(self) -> None:
+        """Nothing to connect; raises in a forked process."""
+        self._opened()
+
+    async def run(self, call: Call) -> Outcomes:
+        """Run the call."""
+        await asyncio.sleep(0)
+        return self._opened().run(call)
+
+    async def close(self) -> None:
+        """Let go of the server; the last one to do so ends it."""
+        self._close()
+
+
+def backend(url: str, options: Options) -> Backend:
+    """A backend in this process, for threads."""
+    connection = MemoryConnection(parse_url(url).service)
+    return StreamsBackend(connection, _capabilities(connection), options.prefix)
+
+
+def async_backend(url: str, options: Options) -> AsyncBackend:
+    """A backend in this process, for asyncio."""
+    connection = AsyncMemoryConnection(parse_url(url).service)
+    return AsyncStreamsBackend(connection, _capabilities(connection), options.prefix)
+
+
+def _capabilities(connection: _Memory) -> Capabilities:
+    return Capabilities(connection.display, durable=False, shared=False)

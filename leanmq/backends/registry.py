@@ -1,0 +1,98 @@
+"""Which backend a URL means. Third parties join by the entry-point group ``leanmq.backends``."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import entry_points
+from typing import Protocol, cast
+
+import attrs
+
+from leanmq.backends.protocol import AsyncBackend, Backend
+
+__all__ = ["ENTRY_POINTS", "BackendFactory", "Options", "describe", "open_async_backend",
+           "open_backend"]  # fmt: skip
+
+ENTRY_POINTS = "leanmq.backends"
+"""An entry point's name is a URL scheme, its object a ``BackendFactory``."""
+
+_BUILT_IN = {
+    "memory": "leanmq.backends.memory",
+    "redis": "leanmq.backends.servers",
+    "rediss": "leanmq.backends.servers",
+    "unix": "leanmq.backends.servers",
+    "redis+sentinel": "leanmq.backends.servers",
+    "rediss+sentinel": "leanmq.backends.servers",
+    "redis+cluster": "leanmq.backends.servers",
+    "rediss+cluster": "leanmq.backends.servers",
+}
+
+
+@attrs.frozen
+class Options:
+    """What a client tells the backend that it opens.
+
+    Attributes:
+        prefix: What the names of everything stored begin with.
+        timeout: Seconds to wait for a connection, and for a reply.
+    """
+
+    prefix: str = "mq:"
+    timeout: float = 3.0
+
+
+class BackendFactory(Protocol):
+    """What stands behind a URL scheme (a module will do). Constructs without I/O."""
+
+    def backend(self, url: str, options: Options) -> Backend:
+        """A backend for threads."""
+        ...
+
+    def async_backend(self, url: str, options: Options) -> AsyncBackend:
+        """A backend for asyncio."""
+        ...
+
+
+def open_backend(url: str | None, backend: Backend | None, options: Options) -> Backend:
+    """The backend that was given, or the one that the URL means."""
+    if backend is not None:
+        _only_one(url)
+        return backend
+    return _factory(url).backend(cast("str", url), options)
+
+
+def open_async_backend(
+    url: str | None, backend: AsyncBackend | None, options: Options
+) -> AsyncBackend:
+    """``open_backend`` for asyncio."""
+    if backend is not None:
+        _only_one(url)
+        return backend
+    return _factory(url).async_backend(cast("str", url), options)
+
+
+def describe(url: str | None, backend: object) -> str:
+    """Where a client sends its messages, for people; secrets masked."""
+    if url is None:
+        return type(backend).__name__
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
+
+
+def _only_one(url: str | None) -> None:
+    if url is not None:
+        raise TypeError("give either url or backend, not both")
+
+
+def _factory(url: str | None) -> BackendFactory:
+    if not isinstance(url, str):
+        raise TypeError("give a URL such as 'memory://' or 'redis://localhost:6379/0'")
+    scheme, found, _ = url.partition("://")
+    if found and scheme in _BUILT_IN:
+        return cast("BackendFactory", importlib.import_module(_BUILT_IN[scheme]))
+    others = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    if found and scheme in others:
+        return cast("BackendFactory", others[scheme].load())
+    known = ", ".join(sorted({*_BUILT_IN, *others}))
+    what = f"the URL scheme {scheme!r} is unknown" if found else "the URL has no scheme"
+    raise ValueError(f"{what}; use one of {known}, as in 'redis://localhost:6379/0'")

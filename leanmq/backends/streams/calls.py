@@ -1,0 +1,78 @@
+"""What an operation asks of a connection, and what it gets back.
+
+Operations (``operations.py``) are generators that yield a ``Call`` or a ``Wait``; the drivers
+(``driver.py``) hand these to a connection. Nothing here does I/O or knows a topology.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias
+
+import attrs
+
+from leanmq.errors import LeanMQError
+
+__all__ = ["Call", "Command", "Hub", "Outcome", "Outcomes", "Reply", "Wait"]
+
+Command: TypeAlias = "tuple[str | bytes | int, ...]"
+Reply: TypeAlias = Any
+"""A reply as RESP2 has it: bytes, int, None, or a list of replies."""
+
+Outcome: TypeAlias = "Reply | LeanMQError"
+"""What became of one command: its reply, or the mapped error as a value."""
+
+
+@attrs.frozen
+class Call:
+    """Commands for one connection: written at once, answered in order, not atomic.
+
+    Attributes:
+        commands: Each a tuple of the command's name and arguments.
+        slot: A key. The call runs on the node that serves the slot of this key.
+        idempotent: Whether running it twice does the same as once. If the reply to an
+            idempotent call is lost, its outcome is ``ConnectionError(unknown=True)``;
+            for any other call it is ``OutcomeUnknownError``.
+        block: Seconds that the server may hold back the reply, or None. Calls that block run
+            on connections of their own.
+        wakes: Keys whose waiters should look again after this call.
+    """
+
+    commands: tuple[Command, ...]
+    slot: str
+    idempotent: bool
+    block: float | None = None
+    wakes: tuple[str, ...] = ()
+
+
+class Hub(Protocol):
+    """Where to wait for messages of a server that cannot be left blocking (memory).
+
+    It has a version number per key: read it before looking, wait on it afterwards, and no
+    wake-up in between is missed.
+    """
+
+    def version(self, key: str) -> int:
+        """How often the key was woken so far."""
+        ...
+
+    def wait(self, wait: Wait) -> None:
+        """Wait as told, blocking the thread."""
+        ...
+
+    async def wait_async(self, wait: Wait) -> None:
+        """Wait as told, suspending the task."""
+        ...
+
+
+@attrs.frozen
+class Wait:
+    """Wait on ``hub`` until ``key`` was woken after version ``seen``, at most ``seconds``."""
+
+    hub: Hub
+    key: str
+    seen: int
+    seconds: float
+
+
+Outcomes: TypeAlias = Sequence[Outcome]

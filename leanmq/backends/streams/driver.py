@@ -1,0 +1,203 @@
+"""The backends of Redis streams: operations, driven on a connection. Sync and asyncio.
+
+A connection is what ``memory.py`` and ``connections.py`` offer: it runs Calls on the nodes of
+its topology and knows nothing of queues.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar
+
+import attrs
+
+from leanmq.backends.protocol import (
+    Capabilities,
+    Declare,
+    Declared,
+    Drop,
+    Dropped,
+    Exchange,
+    Exchanged,
+    Extend,
+    Extended,
+    QueueStats,
+    SendBatch,
+    Sent,
+    Stats,
+)
+from leanmq.backends.streams.calls import Call, Hub, Outcomes
+from leanmq.backends.streams.operations import Operation, StreamOperations
+
+__all__ = ["AsyncConnection", "AsyncStreamsBackend", "Connection", "StreamsBackend"]
+
+T = TypeVar("T")
+
+
+class Connection(Protocol):
+    """Runs Calls somewhere. Shared by threads."""
+
+    @property
+    def hub(self) -> Hub | None:
+        """Where to wait if the server cannot be left blocking, else None."""
+        ...
+
+    def open(self) -> None:
+        """One round trip to everywhere; raises a LeanMQError if there is none."""
+        ...
+
+    def run(self, call: Call) -> Outcomes:
+        """One outcome for each command; trouble is a value, never an exception."""
+        ...
+
+    def close(self) -> None:
+        """Close all sockets."""
+        ...
+
+
+class AsyncConnection(Protocol):
+    """``Connection`` for asyncio."""
+
+    @property
+    def hub(self) -> Hub | None:
+        """See ``Connection.hub``."""
+        ...
+
+    async def open(self) -> None:
+        """See ``Connection.open``."""
+        ...
+
+    async def run(self, call: Call) -> Outcomes:
+        """See ``Connection.run``."""
+        ...
+
+    async def close(self) -> None:
+        """See ``Connection.close``."""
+        ...
+
+
+@attrs.frozen
+class StreamsBackend:
+    """``Backend`` on Redis streams."""
+
+    connection: Connection
+    capabilities: Capabilities
+    prefix: str = "mq:"
+    _do: StreamOperations = attrs.field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "_do", StreamOperations(self.prefix, self.connection.hub))
+
+    def _drive(self, operation: Operation[T]) -> T:
+        outcomes: Outcomes | None = None
+        try:
+            while True:
+                step = operation.send(outcomes)
+                if isinstance(step, Call):
+                    outcomes = self.connection.run(step)
+                else:
+                    step.hub.wait(step)
+                    outcomes = ()
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+    def open(self) -> Capabilities:
+        """Connect everywhere."""
+        self.connection.open()
+        return self.capabilities
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.connection.close()
+
+    def ping(self) -> None:
+        """One round trip to every node that holds messages."""
+        self.connection.open()
+
+    def declare(self, request: Declare) -> Declared:
+        """See ``Backend.declare``."""
+        return self._drive(self._do.declare(request))
+
+    def drop(self, request: Drop) -> Dropped:
+        """See ``Backend.drop``."""
+        return self._drive(self._do.drop(request))
+
+    def send(self, batch: SendBatch) -> Sent:
+        """See ``Backend.send``."""
+        return self._drive(self._do.send(batch))
+
+    def exchange(self, request: Exchange) -> Exchanged:
+        """See ``Backend.exchange``."""
+        return self._drive(self._do.exchange(request))
+
+    def extend(self, request: Extend) -> Extended:
+        """See ``Backend.extend``."""
+        return self._drive(self._do.extend(request))
+
+    def stats(self, request: Stats) -> QueueStats:
+        """See ``Backend.stats``."""
+        return self._drive(self._do.stats(request))
+
+
+@attrs.frozen
+class AsyncStreamsBackend:
+    """``AsyncBackend`` on Redis streams."""
+
+    connection: AsyncConnection
+    capabilities: Capabilities
+    prefix: str = "mq:"
+    _do: StreamOperations = attrs.field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "_do", StreamOperations(self.prefix, self.connection.hub))
+
+    async def _drive(self, operation: Operation[T]) -> T:
+        outcomes: Outcomes | None = None
+        try:
+            while True:
+                step = operation.send(outcomes)
+                if isinstance(step, Call):
+                    outcomes = await self.connection.run(step)
+                else:
+                    await step.hub.wait_async(step)
+                    outcomes = ()
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+    async def open(self) -> Capabilities:
+        """Connect everywhere."""
+        await self.connection.open()
+        return self.capabilities
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self.connection.close()
+
+    async def ping(self) -> None:
+        """One round trip to every node that holds messages."""
+        await self.connection.open()
+
+    async def declare(self, request: Declare) -> Declared:
+        """See ``Backend.declare``."""
+        return await self._drive(self._do.declare(request))
+
+    async def drop(self, request: Drop) -> Dropped:
+        """See ``Backend.drop``."""
+        return await self._drive(self._do.drop(request))
+
+    async def send(self, batch: SendBatch) -> Sent:
+        """See ``Backend.send``."""
+        return await self._drive(self._do.send(batch))
+
+    async def exchange(self, request: Exchange) -> Exchanged:
+        """See ``Backend.exchange``."""
+        return await self._drive(self._do.exchange(request))
+
+    async def extend(self, request: Extend) -> Extended:
+        """See ``Backend.extend``."""
+        return await self._drive(self._do.extend(request))
+
+    async def stats(self, request: Stats) -> QueueStats:
+        """See ``Backend.stats``."""
+        return await self._drive(self._do.stats(request))

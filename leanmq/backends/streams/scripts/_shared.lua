@@ -1,0 +1,95 @@
+-- Shared by the scripts that say "include: _shared"; put before them by scripts.py.
+-- Only local names: one leaked global would break an in-memory server for good.
+
+local GROUP = 'leanmq'
+-- Reserved consumers. What they hold is held by nobody: FREE waits for any consumer, ALONE for
+-- one whose process holds nothing else (suspects).
+local FREE, ALONE = '~free', '~alone'
+-- Lua's unpack overflows near 8,000 values.
+local CHUNK = 1000
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+
+-- Field `name` of an entry's flat list of fields and values, or nil.
+local function field(fields, name)
+  for i = 1, #fields, 2 do
+    if fields[i] == name then return fields[i + 1] end
+  end
+  return nil
+end
+
+-- The fields with some of them set anew (false: taken out).
+local function with(fields, changes)
+  local result = {}
+  for i = 1, #fields, 2 do
+    if changes[fields[i]] == nil then
+      result[#result + 1] = fields[i]
+      result[#result + 1] = fields[i + 1]
+    end
+  end
+  for name, value in pairs(changes) do
+    if value then
+      result[#result + 1] = name
+      result[#result + 1] = value
+    end
+  end
+  return result
+end
+
+-- How often the message was handed out before this entry of it was made.
+local function carried(fields)
+  return tonumber(field(fields, 'n') or '0')
+end
+
+-- Call a variadic command on any number of ids.
+local function on_all(command, key, group, ids)
+  for first = 1, #ids, CHUNK do
+    local last = math.min(first + CHUNK - 1, #ids)
+    if group then
+      redis.call(command, key, group, unpack(ids, first, last))
+    else
+      redis.call(command, key, unpack(ids, first, last))
+    end
+  end
+end
+
+local function remove(stream, ids)
+  on_all('XACK', stream, GROUP, ids)
+  on_all('XDEL', stream, nil, ids)
+end
+
+-- What every new entry of a known message must carry: its id for life and when it was sent.
+local function identity(id, fields)
+  return field(fields, 'i') or id, field(fields, 't') or string.match(id, '^%d+')
+end
+
+-- Move an entry to the dead letters. Acknowledge first, add last: a server over maxmemory
+-- refuses a script only while it has written nothing.
+local function dead_letter(stream, dead, id, fields, count, reason)
+  local life, sent = identity(id, fields)
+  remove(stream, {id})
+  redis.call('XADD', dead, '*', unpack(with(fields, {i = life, t = sent, n = tostring(count), e = reason})))
+end
+
+-- Fields as one string of counted parts, and back. (cmsgpack is not everywhere, cjson differs.)
+local function pack(fields)
+  local parts = {}
+  for i = 1, #fields do
+    parts[#parts + 1] = #fields[i] .. ':' .. fields[i]
+  end
+  return table.concat(parts)
+end
+
+local function unpacked(text)
+  local fields, at = {}, 1
+  while at <= #text do
+    local colon = string.find(text, ':', at, true)
+    local length = tonumber(string.sub(text, at, colon - 1))
+    fields[#fields + 1] = string.sub(text, colon + 1, colon + length)
+    at = colon + length + 1
+  end
+  return fields
+end

@@ -1,0 +1,47 @@
+-- declare: make a queue and its dead letters, or complete what is missing of them.
+-- KEYS: live stream, dead stream, due, due payloads, dead due, dead due payloads, meta
+-- ARGV: schema, then name and value of each setting
+-- Reply: {1 if anything was made, created_at in ms, name and value of each stored setting ...}
+-- Invariants: stored settings stay; groups start at 0, so nothing that waits is skipped; every
+-- key exists afterwards (a script that names a missing key cannot run while its slot moves).
+-- include: _shared
+
+local live, dead, meta = KEYS[1], KEYS[2], KEYS[7]
+local schema = ARGV[1]
+local made = 0
+
+local stored = redis.call('HGET', meta, 'v')
+if stored and tonumber(stored) > tonumber(schema) then
+  return redis.error_reply('SCHEMA queue has data layout ' .. stored .. ', this version knows ' .. schema)
+end
+
+for _, stream in ipairs({live, dead}) do
+  local has = false
+  if redis.call('EXISTS', stream) == 1 then
+    for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+      if group[2] == GROUP then has = true end
+    end
+  end
+  if not has then
+    redis.call('XGROUP', 'CREATE', stream, GROUP, '0', 'MKSTREAM')
+    made = 1
+  end
+end
+
+-- Placeholders keep empty collections alive.
+for i = 3, 5, 2 do
+  redis.call('ZADD', KEYS[i], 'NX', '+inf', '~')
+  redis.call('HSETNX', KEYS[i + 1], '~', '')
+end
+
+if not stored then
+  redis.call('HSET', meta, 'v', schema, 'created', string.format('%.0f', now_ms()), 'epoch', '1')
+  made = 1
+end
+local reply = {made, redis.call('HGET', meta, 'created')}
+for i = 2, #ARGV, 2 do
+  redis.call('HSETNX', meta, ARGV[i], ARGV[i + 1])
+  reply[#reply + 1] = ARGV[i]
+  reply[#reply + 1] = redis.call('HGET', meta, ARGV[i])
+end
+return reply

@@ -1,0 +1,133 @@
+-- receive: lease messages to a consumer; and keep the queue in order on the way.
+-- KEYS: stream, dead stream, due, due payloads, meta
+-- ARGV: consumer, count, '1' if its process holds nothing else, ms between sweeps,
+--   '1' to recover first, then the entries that the consumer does hold
+-- Reply: {lease in ms, 1 if there is more to do at once, ms until something may come (-1: unknown),
+--   1 if suspects wait, ms for which a plain read will do, fresh entries as the server has them, {entry, times, fields, suspect} ...}
+-- Invariants: each step is bounded; what is over max_deliveries becomes a dead letter instead of
+-- being handed out; a suspect is handed out alone.
+-- include: _shared
+
+local stream, dead, due, payloads, meta = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local consumer, count, alone, sweep_every = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1', tonumber(ARGV[4])
+local recover, HELD = ARGV[5] == '1', 6
+local PAGE = 100      -- due messages promoted, entries looked at, a step
+local SWEEPS = 8      -- pages a sweep; XAUTOCLAIM looks at ten times its COUNT
+local kind = (stream == dead) and 'd' or 'q'
+
+local settings = redis.call('HMGET', meta, 'lease', 'max', 'sweep_' .. kind, 'cursor_' .. kind)
+if not settings[1] then
+  return redis.error_reply('NOQUEUE the queue does not exist')
+end
+local lease = tonumber(settings[1])
+local max = (kind == 'q') and tonumber(settings[2]) or 0
+local sweep_at = tonumber(settings[3] or '0')
+local now = now_ms()
+local handed, more, suspects = {}, 0, 0
+
+-- Handed out `times` times without being settled, and twice or for the last time but one: next
+-- to it, healthy messages would be counted as killers too.
+local function suspicious(times, fields)
+  return kind == 'q' and (times >= 2 or (times == 1 and max > 0 and carried(fields) + times == max - 1))
+end
+
+-- 1. What this consumer was given, but never got to see.
+if recover then
+  local held = {}
+  for i = HELD, #ARGV do held[ARGV[i]] = true end
+  local page = count + #ARGV - HELD + 1
+  for _, row in ipairs(redis.call('XPENDING', stream, GROUP, '-', '+', page, consumer)) do
+    local id, times = row[1], tonumber(row[4])
+    if not held[id] and #handed < count then
+      local entry = redis.call('XCLAIM', stream, GROUP, consumer, 0, id, 'RETRYCOUNT', times)[1]
+      if entry then handed[#handed + 1] = {id, times, entry[2], suspicious(times - 1, entry[2]) and 1 or 0} end
+    end
+  end
+end
+
+-- 2. Delayed messages that are due.
+local ready = redis.call('ZRANGEBYSCORE', due, '-inf', string.format('%.0f', now), 'LIMIT', 0, PAGE)
+for _, life in ipairs(ready) do
+  local packed = redis.call('HGET', payloads, life)
+  redis.call('ZREM', due, life)
+  redis.call('HDEL', payloads, life)
+  if packed then redis.call('XADD', stream, '*', unpack(unpacked(packed))) end
+end
+if #ready == PAGE then more = 1 end
+
+-- 3. Leases that ended: to FREE, uncounted. A cursor keeps each sweep short.
+if now >= sweep_at then
+  local cursor = settings[4] or '0-0'
+  for _ = 1, SWEEPS do
+    local swept = redis.call('XAUTOCLAIM', stream, GROUP, FREE, lease, cursor, 'COUNT', PAGE, 'JUSTID')
+    cursor = swept[1]
+    if cursor == '0-0' then break end
+  end
+  if cursor == '0-0' then sweep_at = now + sweep_every else more = 1 end
+  redis.call('HSET', meta, 'sweep_' .. kind, string.format('%.0f', sweep_at), 'cursor_' .. kind, cursor)
+end
+
+-- 4. Hand out what is free; what looks poisonous waits for a consumer that holds nothing.
+if #handed < count then
+  local free = redis.call('XPENDING', stream, GROUP, '-', '+', PAGE, FREE)
+  if #free == PAGE then more = 1 end
+  for _, row in ipairs(free) do
+    if #handed >= count then break end
+    local id, times = row[1], tonumber(row[4])
+    local entry = redis.call('XRANGE', stream, id, id)[1]
+    if not entry then
+      redis.call('XACK', stream, GROUP, id)
+    else
+      local before = carried(entry[2]) + times
+      if max > 0 and before >= max then
+        dead_letter(stream, dead, id, entry[2], before, 'delivered ' .. before .. ' times of max_deliveries ' .. max .. ', never settled')
+      elseif suspicious(times, entry[2]) then
+        redis.call('XCLAIM', stream, GROUP, ALONE, 0, id, 'JUSTID')
+      else
+        redis.call('XCLAIM', stream, GROUP, consumer, 0, id, 'RETRYCOUNT', times + 1, 'JUSTID')
+        handed[#handed + 1] = {id, times + 1, entry[2], 0}
+      end
+    end
+  end
+end
+
+-- 5. A suspect, alone.
+if kind == 'q' then
+  local row = redis.call('XPENDING', stream, GROUP, '-', '+', 1, ALONE)[1]
+  if row and alone and #handed == 0 then
+    local times = tonumber(row[4]) + 1
+    local entry = redis.call('XCLAIM', stream, GROUP, consumer, 0, row[1], 'RETRYCOUNT', times)[1]
+    if entry then
+      return {lease, 1, -1, 0, 0, {}, {row[1], times, entry[2], 1}}
+    end
+    more = 1
+  elseif row then
+    suspects = 1
+  end
+end
+
+-- 6. New messages.
+local fresh = {}
+if #handed < count then
+  local streams = redis.call('XREADGROUP', 'GROUP', GROUP, consumer, 'COUNT', count - #handed, 'STREAMS', stream, '>')
+  if streams then fresh = streams[1] and streams[1][2] or {} end
+end
+
+-- 7. When to look again: at the next due time, or when a lease may have ended.
+local soon, calm = -1, 0
+local first = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')
+local at = first[2] and tonumber(first[2]) or math.huge
+if #handed == 0 and #fresh == 0 then
+  if at < math.huge then soon = math.max(at - now, 0) end
+  local rows = redis.call('XPENDING', stream, GROUP, '-', '+', 10)
+  local left = (#rows == 10) and 0 or math.huge
+  for _, row in ipairs(rows) do left = math.min(left, lease - tonumber(row[3])) end
+  if left < math.huge then
+    left = math.max(left, sweep_at - now)
+    soon = (soon < 0) and left or math.min(soon, left)
+  end
+elseif more == 0 and #handed < count then
+  calm = math.max(math.min(sweep_at, at) - now, 0)
+end
+
+return {lease, more, soon, suspects, calm, fresh, unpack(handed)}

@@ -1,0 +1,160 @@
+"""The tree of errors that LeanMQ raises, and what a caller may do about each.
+
+Every error of the client library surfaces as one of these, with its cause. Where errors of
+redis-py become ours is ``backends/wire.py``; nothing else maps errors.
+"""
+
+from __future__ import annotations
+
+import builtins
+from typing import Any
+
+__all__ = [
+    "AccessError",
+    "BackendError",
+    "BulkSendError",
+    "ClosedError",
+    "ConnectionError",
+    "LeanMQError",
+    "MessageError",
+    "OutcomeUnknownError",
+    "QueueError",
+    "QueueFullError",
+    "QueueNotFoundError",
+    "QueueSettingsError",
+    "ServerStateError",
+    "UnsupportedError",
+]
+
+
+class LeanMQError(Exception):
+    """Base of every error that LeanMQ raises.
+
+    Attributes:
+        queue: Name of the queue concerned, if one is.
+        message_id: Id of the message concerned, if one is.
+        retryable: True if the same call, made again later, can succeed and does no harm.
+        unknown: True if the operation may or may not have been carried out.
+        code: First word of the server's error reply (``"OOM"``), else ``""``.
+    """
+
+    retryable: bool = False
+    unknown: bool = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        queue: str | None = None,
+        message_id: str | None = None,
+        unknown: bool | None = None,
+        code: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.queue = queue
+        self.message_id = message_id
+        self.code = code
+        if unknown is not None:
+            self.unknown = unknown
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_restore, (type(self), self.args, self.__dict__.copy()))
+
+
+class ConnectionError(LeanMQError, builtins.ConnectionError):
+    """The server could not be reached, or does not serve for the moment.
+
+    Raised after LeanMQ's own retries ran out of time (``deadline`` seconds); at once when a
+    client never reached its server. Calling again is safe: a send that raises this was
+    certainly not stored.
+    """
+
+    retryable = True
+
+
+class OutcomeUnknownError(LeanMQError):
+    """The reply to a send was lost: the message may be in the queue or not.
+
+    Deliberately no ConnectionError: sending again can double the message, and no
+    ``except ConnectionError: retry`` should do so by accident.
+    """
+
+    unknown = True
+
+
+class ServerStateError(LeanMQError):
+    """The server refused for a reason that an operator must mend: nothing was carried out.
+
+    Replies MISCONF (disk full), NOREPLICAS, BUSY (a script hangs).
+    """
+
+    retryable = True
+
+
+class AccessError(LeanMQError):
+    """The server refused user, password or rights (WRONGPASS, NOAUTH, NOPERM)."""
+
+
+class BackendError(LeanMQError):
+    """The backend answered in a way that it never should; the cause holds its words."""
+
+
+class UnsupportedError(LeanMQError):
+    """The backend cannot do this; the message names the operation, the backend and the cure."""
+
+
+class ClosedError(LeanMQError):
+    """The client was closed."""
+
+
+class QueueError(LeanMQError):
+    """An operation does not fit the state of its queue."""
+
+
+class QueueNotFoundError(QueueError):
+    """The queue does not exist (any more)."""
+
+
+class QueueSettingsError(QueueError):
+    """A queue was opened with other settings than those it is stored with."""
+
+
+class QueueFullError(QueueError):
+    """There is no room: the queue's bound or the server's memory is used up. Nothing was stored."""
+
+    retryable = True
+
+
+class MessageError(LeanMQError, ValueError):
+    """A message cannot be sent as it is: not JSON, too large, wrong options."""
+
+
+class BulkSendError(LeanMQError):
+    """A bulk send stopped on the way; its cause is ``__cause__``.
+
+    Attributes:
+        confirmed: Index of an item to the id it is stored under.
+        unknown_items: Indexes of the items that may be stored or not.
+        unsent: Indexes of the items that were read from the iterable and surely not stored.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        confirmed: dict[int, str],
+        unknown_items: tuple[int, ...],
+        unsent: tuple[int, ...],
+        queue: str | None = None,
+    ) -> None:
+        super().__init__(message, queue=queue, unknown=bool(unknown_items))
+        self.confirmed = confirmed
+        self.unknown_items = unknown_items
+        self.unsent = unsent
+
+
+def _restore(kind: type[LeanMQError], args: tuple[Any, ...], state: dict[str, Any]) -> LeanMQError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error

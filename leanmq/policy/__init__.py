@@ -1,0 +1,1 @@
+"""What is decided above the seam, once: names, encoding, chunks, retries, receipts."""

@@ -1,0 +1,130 @@
+"""Checks of what users hand in: names, durations, counts. Each says what is wrong and why."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+
+from leanmq.api import Message, MessageRefs, Seconds
+from leanmq.backends.protocol import Settings
+
+__all__ = [
+    "MAX_COUNT",
+    "check_count",
+    "check_name",
+    "check_prefix",
+    "ids_of",
+    "seconds_of",
+    "settings_of",
+    "wait_of",
+]
+
+MAX_COUNT = 1_000
+"""Messages that one receive may return; keeps replies and scripts short."""
+
+_NAME = re.compile(r"[A-Za-z0-9._:/-]{1,200}\Z")
+
+
+def check_name(name: object, what: str = "queue name") -> str:
+    """The name, if it can be one.
+
+    >>> check_name("orders.eu")
+    'orders.eu'
+    >>> check_name("a}b")
+    Traceback (most recent call last):
+    ValueError: queue name 'a}b' has '}'; use 1 to 200 of A-Z a-z 0-9 . _ : / -
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"{what} must be a str, not {type(name).__name__}")
+    if _NAME.match(name):
+        return name
+    bad = next((c for c in name if not _NAME.match(c)), None)
+    problem = "is empty" if not name else f"has {bad!r}" if bad else f"has {len(name)} characters"
+    shown = name if len(name) <= 60 else name[:57] + "..."
+    raise ValueError(f"{what} {shown!r} {problem}; use 1 to 200 of A-Z a-z 0-9 . _ : / -")
+
+
+def check_prefix(prefix: object) -> str:
+    """The key prefix, if it can be one; it may be empty."""
+    return "" if prefix == "" else check_name(prefix, "prefix")
+
+
+def seconds_of(value: Seconds, what: str) -> float:
+    """A duration in seconds.
+
+    >>> seconds_of(timedelta(minutes=1), "delay")
+    60.0
+    >>> seconds_of(-1, "delay")
+    Traceback (most recent call last):
+    ValueError: delay is -1; it is a duration in seconds and cannot be negative
+    """
+    if isinstance(value, timedelta):
+        result = value.total_seconds()
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        result = float(value)
+    else:
+        raise TypeError(f"{what} must be seconds or a timedelta, not {type(value).__name__}")
+    if math.isnan(result) or result < 0:
+        raise ValueError(f"{what} is {value}; it is a duration in seconds and cannot be negative")
+    return result
+
+
+def check_count(count: object) -> int:
+    """A number of messages to receive."""
+    if isinstance(count, bool) or not isinstance(count, int):
+        raise TypeError(f"count must be an int, not {type(count).__name__}")
+    if not 1 <= count <= MAX_COUNT:
+        raise ValueError(f"count is {count}; receive 1 to {MAX_COUNT} messages at a time")
+    return count
+
+
+def ids_of(messages: MessageRefs) -> list[str]:
+    """The ids of messages, each once, in order. A bare string is one id."""
+    given: Iterable[str | Message[Any]]
+    given = [messages] if isinstance(messages, str | Message) else messages
+    ids: dict[str, None] = {}
+    for item in given:
+        if isinstance(item, Message):
+            ids[item.id] = None
+        elif isinstance(item, str):
+            ids[item] = None
+        else:
+            raise TypeError(f"expected message ids or messages, got {type(item).__name__}")
+    return list(ids)
+
+
+def wait_of(block: bool | None, timeout: Seconds | None) -> float:
+    """Seconds to wait: neither given, no wait; block alone, for ever.
+
+    >>> wait_of(None, None), wait_of(True, None), wait_of(False, 5), wait_of(None, 0.5)
+    (0.0, inf, 0.0, 0.5)
+    """
+    wait = None
+    if timeout is not None:
+        wait = seconds_of(timeout, "timeout")
+    if block is False:
+        return 0.0
+    if wait is not None:
+        return wait
+    return math.inf if block else 0.0
+
+
+def settings_of(lease: Seconds | None, max_deliveries: int | None) -> Settings:
+    """Settings as given, checked."""
+    seconds = None
+    if lease is not None:
+        seconds = seconds_of(lease, "lease")
+        if not 0.05 <= seconds <= timedelta(days=30).total_seconds():
+            raise ValueError(f"lease is {lease}; a lease lasts 0.05 seconds to 30 days")
+        seconds = round(seconds, 3)
+    if max_deliveries is not None:
+        if isinstance(max_deliveries, bool) or not isinstance(max_deliveries, int):
+            raise TypeError(f"max_deliveries must be an int, not {type(max_deliveries).__name__}")
+        if not 0 <= max_deliveries <= 1_000_000:
+            raise ValueError(
+                f"max_deliveries is {max_deliveries}; give 1 to 1,000,000, or 0 for unlimited"
+            )
+    return Settings(lease=seconds, max_deliveries=max_deliveries)

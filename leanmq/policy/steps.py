@@ -1,0 +1,78 @@
+"""Policy that waits or retries is written as generators too; these are their steps and drivers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Generator
+from typing import Any, TypeAlias, TypeVar
+
+import attrs
+
+from leanmq.backends.protocol import AsyncBackend, Backend
+
+__all__ = ["Ask", "Sleep", "Steps", "drive", "drive_async"]
+
+T = TypeVar("T")
+
+
+@attrs.frozen
+class Ask:
+    """Call a method of the backend with a request (or with nothing)."""
+
+    method: str
+    request: object | None = None
+
+
+@attrs.frozen
+class Sleep:
+    """Let ``seconds`` pass."""
+
+    seconds: float
+
+
+Steps: TypeAlias = Generator["Ask | Sleep", Any, T]
+
+
+def drive(steps: Steps[T], backend: Backend) -> T:
+    """Run a policy on a backend. What a step raises is raised inside the policy."""
+    try:
+        step = next(steps)
+        while True:
+            try:
+                result = None
+                if isinstance(step, Sleep):
+                    time.sleep(step.seconds)
+                elif step.request is None:
+                    result = getattr(backend, step.method)()
+                else:
+                    result = getattr(backend, step.method)(step.request)
+            except BaseException as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(result)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+
+
+async def drive_async(steps: Steps[T], backend: AsyncBackend) -> T:
+    """``drive`` for asyncio. A cancelled step is cancelled inside the policy."""
+    try:
+        step = next(steps)
+        while True:
+            try:
+                result = None
+                if isinstance(step, Sleep):
+                    await asyncio.sleep(step.seconds)
+                elif step.request is None:
+                    result = await getattr(backend, step.method)()
+                else:
+                    result = await getattr(backend, step.method)(step.request)
+            except BaseException as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(result)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value

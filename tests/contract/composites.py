@@ -1,0 +1,358 @@
+"""Backends made of backends, which keep the seam honest.
+
+``PassThrough`` rewrites every id and receipt: nothing above the seam may know their form.
+``Split`` spreads the messages of each queue over two backends, as a router would.
+Each is written once, as a plan: a generator that yields (part, method, request).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Sequence
+from itertools import zip_longest
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+import attrs
+import msgspec
+
+from leanmq.backends.protocol import (
+    AsyncBackend,
+    Backend,
+    Capabilities,
+    Declare,
+    Declared,
+    Delivery,
+    Drop,
+    Dropped,
+    Exchange,
+    Exchanged,
+    Extend,
+    Extended,
+    Held,
+    QueueStats,
+    Receive,
+    SendBatch,
+    Sent,
+    Settlement,
+    Standing,
+    Stats,
+)
+
+T = TypeVar("T")
+Plan: TypeAlias = Generator[tuple[int, str, Any], Any, T]
+
+
+class Plans(Protocol):
+    """How a composite carries out each method of the seam."""
+
+    parts: int
+
+    def open(self) -> Plan[Capabilities]: ...
+    def declare(self, request: Declare) -> Plan[Declared]: ...
+    def drop(self, request: Drop) -> Plan[Dropped]: ...
+    def send(self, batch: SendBatch) -> Plan[Sent]: ...
+    def exchange(self, request: Exchange) -> Plan[Exchanged]: ...
+    def extend(self, request: Extend) -> Plan[Extended]: ...
+    def stats(self, request: Stats) -> Plan[QueueStats]: ...
+
+
+def _out(delivery: Delivery, mark: str) -> Delivery:
+    return msgspec.structs.replace(delivery, id=mark + delivery.id, receipt=mark + delivery.receipt)
+
+
+def _in(held: Held, mark: str) -> Held:
+    receipt = held.receipt
+    return Held(held.id.removeprefix(mark), None if receipt is None else receipt.removeprefix(mark))
+
+
+class PassThrough:
+    """One part; every id and receipt gets a mark on its way out and loses it on its way in."""
+
+    parts = 1
+    mark = "pass~"
+
+    def open(self) -> Plan[Capabilities]:
+        inner: Capabilities = yield 0, "open", None
+        return attrs.evolve(inner, name=f"pass-through to {inner.name}")
+
+    def declare(self, request: Declare) -> Plan[Declared]:
+        result: Declared = yield 0, "declare", request
+        return result
+
+    def drop(self, request: Drop) -> Plan[Dropped]:
+        result: Dropped = yield 0, "drop", request
+        return result
+
+    def send(self, batch: SendBatch) -> Plan[Sent]:
+        sent: Sent = yield 0, "send", batch
+        return Sent([self.mark + r if isinstance(r, str) else r for r in sent.results])
+
+    def exchange(self, request: Exchange) -> Plan[Exchanged]:
+        settle = [
+            attrs.evolve(s, messages=[_in(h, self.mark) for h in s.messages])
+            for s in request.settle
+        ]
+        receive = [
+            attrs.evolve(r, held=[text.removeprefix(self.mark) for text in r.held])
+            for r in request.receive
+        ]
+        result: Exchanged = yield 0, "exchange", Exchange(settle, receive, request.wait)
+        return attrs.evolve(result, deliveries=[_out(d, self.mark) for d in result.deliveries])
+
+    def extend(self, request: Extend) -> Plan[Extended]:
+        messages = [_in(h, self.mark) for h in request.messages]
+        result: Extended = yield 0, "extend", Extend(request.queue, messages)
+        return result
+
+    def stats(self, request: Stats) -> Plan[QueueStats]:
+        result: QueueStats = yield 0, "stats", request
+        return result
+
+
+class Split:
+    """Two parts; the messages of a queue alternate between them."""
+
+    parts = 2
+    marks = ("left~", "right~")
+
+    def __init__(self) -> None:
+        self._next_send: dict[Any, int] = {}
+        self._next_receive: dict[Any, int] = {}
+
+    def open(self) -> Plan[Capabilities]:
+        left: Capabilities = yield 0, "open", None
+        yield 1, "open", None
+        # In order only while nothing comes twice: two queues cannot be merged again.
+        return attrs.evolve(left, name=f"split over {left.name} and another", ordered=False)
+
+    def declare(self, request: Declare) -> Plan[Declared]:
+        left: Declared = yield 0, "declare", request
+        right: Declared = yield 1, "declare", request
+        return attrs.evolve(left, created=left.created or right.created)
+
+    def drop(self, request: Drop) -> Plan[Dropped]:
+        dead = 0
+        if not request.dead_letters:
+            for part in (0, 1):
+                dead += yield from self._dead_letters(part, request.name)
+        if dead:
+            return Dropped(True, dead)
+        left: Dropped = yield 0, "drop", request
+        right: Dropped = yield 1, "drop", request
+        return Dropped(left.existed or right.existed)
+
+    def _dead_letters(self, part: int, name: str) -> Plan[int]:
+        from leanmq.backends.protocol import QueueRef
+        from leanmq.errors import QueueNotFoundError
+
+        try:
+            stats: QueueStats = yield part, "stats", Stats(QueueRef(name, dead=True))
+        except QueueNotFoundError:
+            return 0
+        return stats.ready + stats.in_flight + stats.delayed
+
+    def send(self, batch: SendBatch) -> Plan[Sent]:
+        first = self._next_send.get(batch.queue, 0)
+        self._next_send[batch.queue] = (first + len(batch.messages)) % 2
+        results: list[Any] = [None] * len(batch.messages)
+        for part in (0, 1):
+            start = (part - first) % 2
+            chosen = batch.messages[start::2]
+            if chosen:
+                sent: Sent = yield part, "send", SendBatch(batch.queue, chosen)
+                results[start::2] = [
+                    self.marks[part] + r if isinstance(r, str) else r for r in sent.results
+                ]
+        return Sent(results)
+
+    def exchange(self, request: Exchange) -> Plan[Exchanged]:
+        settled = []
+        for settlement in request.settle:
+            settled.append((yield from self._settle(settlement)))
+        result = Exchanged()
+        for receive in request.receive:
+            result = yield from self._wait(receive, request.wait)
+        return attrs.evolve(result, settled=settled)
+
+    def _settle(self, settlement: Settlement) -> Plan[Sequence[Standing]]:
+        standings: list[Standing] = [Standing.GONE] * len(settlement.messages)
+        for part, places in self._by_part(settlement.messages):
+            messages = [_in(settlement.messages[p], self.marks[part]) for p in places]
+            inner = attrs.evolve(settlement, messages=messages)
+            result: Exchanged = yield part, "exchange", Exchange((inner,))
+            for place, standing in zip(places, result.settled[0], strict=True):
+                standings[place] = standing
+        return standings
+
+    def _by_part(self, messages: Sequence[Held]) -> list[tuple[int, list[int]]]:
+        places = [
+            (part, [p for p, held in enumerate(messages) if held.id.startswith(mark)])
+            for part, mark in enumerate(self.marks)
+        ]
+        return [(part, found) for part, found in places if found]
+
+    def _wait(self, receive: Receive, wait: float) -> Plan[Exchanged]:
+        ends = time.monotonic() + wait
+        result = yield from self._both(receive)
+        while not result.deliveries and not result.more and time.monotonic() < ends:
+            for part in (0, 1):
+                left = min(0.01, max(ends - time.monotonic(), 0))
+                result = yield from self._one(part, receive, receive.count, left)
+                if result.deliveries:
+                    return result
+        return result
+
+    def _both(self, receive: Receive) -> Plan[Exchanged]:
+        first = self._next_receive.get(receive.queue, 0)
+        halves = ((receive.count + 1) // 2, receive.count // 2)
+        got: list[Exchanged] = []
+        for turn, part in enumerate((first, 1 - first)):
+            count = halves[turn]
+            if turn == 1 and got[0].deliveries:
+                receive = attrs.evolve(receive, alone=False)
+            if turn == 1 and len(got[0].deliveries) < halves[0]:
+                count = receive.count - len(got[0].deliveries)
+            if not count or any(d.suspect for r in got for d in r.deliveries):
+                break
+            got.append((yield from self._one(part, receive, count, 0.0)))
+        rows = zip_longest(*(result.deliveries for result in got))
+        deliveries = [d for row in rows for d in row if d is not None]
+        self._next_receive[receive.queue] = (first + len(deliveries)) % 2
+        return Exchanged(
+            deliveries=deliveries,
+            more=any(result.more for result in got),
+            suspects=any(result.suspects for result in got),
+            lease=got[0].lease,
+        )
+
+    def _one(self, part: int, receive: Receive, count: int, wait: float) -> Plan[Exchanged]:
+        mark = self.marks[part]
+        held = [text.removeprefix(mark) for text in receive.held if text.startswith(mark)]
+        inner = attrs.evolve(receive, held=held, count=count)
+        result: Exchanged = yield part, "exchange", Exchange((), (inner,), wait)
+        return attrs.evolve(result, deliveries=[_out(d, mark) for d in result.deliveries])
+
+    def extend(self, request: Extend) -> Plan[Extended]:
+        standings: list[Standing] = [Standing.GONE] * len(request.messages)
+        lease = 0.0
+        for part, places in self._by_part(request.messages):
+            messages = [_in(request.messages[p], self.marks[part]) for p in places]
+            result: Extended = yield part, "extend", Extend(request.queue, messages)
+            lease = result.lease
+            for place, standing in zip(places, result.standings, strict=True):
+                standings[place] = standing
+        return Extended(standings, lease)
+
+    def stats(self, request: Stats) -> Plan[QueueStats]:
+        left: QueueStats = yield 0, "stats", request
+        right: QueueStats = yield 1, "stats", request
+        return attrs.evolve(
+            left,
+            ready=left.ready + right.ready,
+            in_flight=left.in_flight + right.in_flight,
+            delayed=left.delayed + right.delayed,
+        )
+
+
+@attrs.frozen
+class ComposedBackend:
+    """``Backend`` by plans over parts."""
+
+    plans: Plans
+    parts: Sequence[Backend]
+
+    def _do(self, plan: Plan[T]) -> T:
+        try:
+            part, method, request = next(plan)
+            while True:
+                try:
+                    call = getattr(self.parts[part], method)
+                    result = call() if request is None else call(request)
+                except BaseException as error:
+                    part, method, request = plan.throw(error)
+                else:
+                    part, method, request = plan.send(result)
+        except StopIteration as stop:
+            value: T = stop.value
+            return value
+
+    def open(self) -> Capabilities:
+        return self._do(self.plans.open())
+
+    def close(self) -> None:
+        for part in self.parts:
+            part.close()
+
+    def ping(self) -> None:
+        for part in self.parts:
+            part.ping()
+
+    def declare(self, request: Declare) -> Declared:
+        return self._do(self.plans.declare(request))
+
+    def drop(self, request: Drop) -> Dropped:
+        return self._do(self.plans.drop(request))
+
+    def send(self, batch: SendBatch) -> Sent:
+        return self._do(self.plans.send(batch))
+
+    def exchange(self, request: Exchange) -> Exchanged:
+        return self._do(self.plans.exchange(request))
+
+    def extend(self, request: Extend) -> Extended:
+        return self._do(self.plans.extend(request))
+
+    def stats(self, request: Stats) -> QueueStats:
+        return self._do(self.plans.stats(request))
+
+
+@attrs.frozen
+class AsyncComposedBackend:
+    """``AsyncBackend`` by plans over parts."""
+
+    plans: Plans
+    parts: Sequence[AsyncBackend]
+
+    async def _do(self, plan: Plan[T]) -> T:
+        try:
+            part, method, request = next(plan)
+            while True:
+                try:
+                    call = getattr(self.parts[part], method)
+                    result = await (call() if request is None else call(request))
+                except BaseException as error:
+                    part, method, request = plan.throw(error)
+                else:
+                    part, method, request = plan.send(result)
+        except StopIteration as stop:
+            value: T = stop.value
+            return value
+
+    async def open(self) -> Capabilities:
+        return await self._do(self.plans.open())
+
+    async def close(self) -> None:
+        for part in self.parts:
+            await part.close()
+
+    async def ping(self) -> None:
+        for part in self.parts:
+            await part.ping()
+
+    async def declare(self, request: Declare) -> Declared:
+        return await self._do(self.plans.declare(request))
+
+    async def drop(self, request: Drop) -> Dropped:
+        return await self._do(self.plans.drop(request))
+
+    async def send(self, batch: SendBatch) -> Sent:
+        return await self._do(self.plans.send(batch))
+
+    async def exchange(self, request: Exchange) -> Exchanged:
+        return await self._do(self.plans.exchange(request))
+
+    async def extend(self, request: Extend) -> Extended:
+        return await self._do(self.plans.extend(request))
+
+    async def stats(self, request: Stats) -> QueueStats:
+        return await self._do(self.plans.stats(request))

@@ -1,0 +1,40 @@
+"""Every test here runs once for each subject and world: ids such as ``[cluster-asyncio]``."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from leanmq import AsyncQueue
+from tests.contract.harness import SUBJECTS, WORLDS, Client, Harness, opened
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Parametrize by subject and world; a test may narrow them with ``@pytest.mark.on``."""
+    if "harness" not in metafunc.fixturenames:
+        return
+    mark = metafunc.definition.get_closest_marker("on")
+    subjects = mark.args if mark and mark.args else SUBJECTS
+    worlds = mark.kwargs.get("worlds", WORLDS) if mark else WORLDS
+    pairs = [(subject, world) for subject in subjects for world in worlds]
+    metafunc.parametrize("harness", pairs, ids=["-".join(p) for p in pairs], indirect=True)
+
+
+@pytest.fixture
+async def harness(request: pytest.FixtureRequest) -> AsyncIterator[Harness]:
+    """The subject under test."""
+    async with opened(*request.param) as opened_harness:
+        yield opened_harness
+
+
+@pytest.fixture
+async def mq(harness: Harness) -> Client:
+    """A client of the subject."""
+    return harness.client()
+
+
+@pytest.fixture
+async def queue(mq: Client) -> AsyncQueue:
+    """A queue with the default settings."""
+    return mq.queue("orders")

@@ -1,0 +1,271 @@
+"""Opens every backend in both worlds, and breaks what is under it.
+
+Tests are written once, as coroutines against ``AsyncQueue``. In the sync world the queue is a
+``Queue`` whose calls run in threads of their own, so that tests can have several under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any, Protocol, TypeVar, cast
+
+import attrs
+
+from leanmq import AsyncLeanMQ, AsyncQueue, LeanMQ, Message, Outgoing, Queue, QueueInfo
+from leanmq.api import MessageRefs, Seconds
+from leanmq.backends import memory
+from leanmq.backends.protocol import Capabilities
+from leanmq.backends.registry import Options, open_async_backend, open_backend
+from leanmq.backends.streams.keys import GROUP, queue_keys, registry_key
+from tests.contract.composites import AsyncComposedBackend, ComposedBackend, PassThrough, Split
+from tests.support import running
+from tests.support.topology import Topology
+
+T = TypeVar("T")
+
+SUBJECTS = ("memory", "redis", "sentinel", "cluster", "pass-through", "split")
+SERVERS = ("redis", "sentinel", "cluster")
+WORLDS = ("sync", "asyncio")
+
+
+class Client(Protocol):
+    """A client, for tests: asynchronous in both worlds."""
+
+    def queue(
+        self, name: str, *, lease: Seconds | None = None, max_deliveries: int | None = None
+    ) -> AsyncQueue: ...
+    async def open(self) -> Capabilities: ...
+    async def ping(self) -> None: ...
+    async def close(self) -> None: ...
+
+
+class Threads:
+    """Threads for the calls of one test in the sync world."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=100, thread_name_prefix="contract")
+
+    async def run(self, call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, lambda: call(*args, **kwargs))
+
+    def stop(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+class ThreadedQueue:
+    """``AsyncQueue`` over a ``Queue``: each call in a thread."""
+
+    def __init__(self, queue: Queue, threads: Threads) -> None:
+        self._queue, self._run = queue, threads.run
+        self._threads = threads
+
+    @property
+    def name(self) -> str:
+        return self._queue.name
+
+    @property
+    def is_dlq(self) -> bool:
+        return self._queue.is_dlq
+
+    @property
+    def dlq(self) -> ThreadedQueue:
+        return ThreadedQueue(self._queue.dlq, self._threads)
+
+    def __repr__(self) -> str:
+        return repr(self._queue)
+
+    async def declare(self) -> None:
+        await self._run(self._queue.declare)
+
+    async def send_message(self, data: Any) -> str:
+        return await self._run(self._queue.send_message, data)
+
+    async def send_messages(self, items: Iterable[Any | Outgoing[Any]]) -> list[str]:
+        return await self._run(self._queue.send_messages, items)
+
+    async def get_messages(
+        self, count: int = 10, block: bool | None = None, timeout: Seconds | None = None
+    ) -> list[Message[Any]]:
+        return await self._run(self._queue.get_messages, count, block, timeout)
+
+    async def acknowledge_messages(self, messages: MessageRefs) -> int:
+        return await self._run(self._queue.acknowledge_messages, messages)
+
+    async def release_messages(self, messages: MessageRefs) -> int:
+        return await self._run(self._queue.release_messages, messages)
+
+    async def retry_messages(self, messages: MessageRefs, delay: Seconds = 0) -> int:
+        return await self._run(self._queue.retry_messages, messages, delay)
+
+    async def extend_messages(self, messages: MessageRefs) -> int:
+        return await self._run(self._queue.extend_messages, messages)
+
+    async def move_to_dlq(self, messages: MessageRefs, reason: str = "") -> int:
+        return await self._run(self._queue.move_to_dlq, messages, reason)
+
+    async def get_info(self) -> QueueInfo:
+        return await self._run(self._queue.get_info)
+
+    async def delete(self, *, delete_dlq: bool = False) -> bool:
+        return await self._run(self._queue.delete, delete_dlq=delete_dlq)
+
+
+@attrs.frozen
+class ThreadedClient:
+    """``Client`` over a ``LeanMQ``."""
+
+    mq: LeanMQ
+    threads: Threads
+
+    def queue(
+        self, name: str, *, lease: Seconds | None = None, max_deliveries: int | None = None
+    ) -> AsyncQueue:
+        queue = self.mq.queue(name, lease=lease, max_deliveries=max_deliveries)
+        return ThreadedQueue(queue, self.threads)
+
+    async def open(self) -> Capabilities:
+        return await self.threads.run(self.mq.open)
+
+    async def ping(self) -> None:
+        await self.threads.run(self.mq.ping)
+
+    async def close(self) -> None:
+        await self.threads.run(self.mq.close)
+
+
+class Harness:
+    """One subject in one world, with a prefix of its own."""
+
+    def __init__(self, subject: str, world: str) -> None:
+        self.subject, self.world = subject, world
+        self.prefix = f"t{secrets.token_hex(5)}:"
+        self.topology: Topology | None = (
+            running.get(cast("running.Kind", subject)) if subject in SERVERS else None
+        )
+        self._threads = Threads()
+        self._clients: list[Client] = []
+
+    @property
+    def servers(self) -> Topology:
+        """The servers under this subject; only for tests that are about them."""
+        assert self.topology is not None, f"{self.subject} has no servers"
+        return self.topology
+
+    @property
+    def url(self) -> str:
+        """Where clients of this subject connect (composites: their first part)."""
+        return self.topology.url if self.topology else f"memory://{self.prefix[:-1]}"
+
+    @property
+    def _urls(self) -> list[str]:
+        parts = Split.parts if self.subject == "split" else 1
+        return [f"{self.url}{part or ''}" for part in range(parts)]
+
+    def client(self, **options: Any) -> Client:
+        """A new client of the same storage. Closed after the test."""
+        options.setdefault("prefix", self.prefix)
+        client: Client
+        if self.world == "sync":
+            client = ThreadedClient(LeanMQ(**self._where(options)), self._threads)
+        else:
+            client = AsyncLeanMQ(**self._where(options))
+        self._clients.append(client)
+        return client
+
+    def _where(self, options: dict[str, Any]) -> dict[str, Any]:
+        plans: dict[str, Callable[[], PassThrough | Split]] = {
+            "pass-through": PassThrough,
+            "split": Split,
+        }
+        if self.subject not in plans:
+            return {"url": self.url, **options}
+        plan = plans[self.subject]()
+        inner = Options(prefix=options["prefix"])
+        urls = self._urls
+        if self.world == "sync":
+            parts = [open_backend(url, None, inner) for url in urls]
+            return {"backend": ComposedBackend(plan, parts), **options}
+        async_parts = [open_async_backend(url, None, inner) for url in urls]
+        return {"backend": AsyncComposedBackend(plan, async_parts), **options}
+
+    # What users cannot do, done to the storage itself.
+
+    async def inject(self, name: str, body: bytes) -> None:
+        """Put a raw body into a queue, behind the library's back."""
+        key = queue_keys(self.prefix, name, name).live.stream
+        await self._raw("XADD", key, "*", "b", body, parts=1)
+
+    async def destroy_groups(self, name: str) -> None:
+        """Destroy the consumer groups of a queue."""
+        keys = queue_keys(self.prefix, name, name)
+        for key in (keys.live.stream, keys.dead.stream):
+            await self._raw("XGROUP", "DESTROY", key, GROUP)
+
+    async def wipe(self, name: str) -> None:
+        """Delete the keys of a queue, as an eviction or FLUSHALL would."""
+        await self._raw("DEL", *queue_keys(self.prefix, name, name).all())
+
+    async def keys(self, name: str = "orders") -> list[str]:
+        """Which keys of a queue exist, the registry among them."""
+        keys = (*queue_keys(self.prefix, name, name).all(), registry_key(self.prefix))
+        return [key for key in keys if any(await self._raw("EXISTS", key))]
+
+    async def _raw(self, *command: Any, parts: int | None = None) -> list[Any]:
+        """Run a command where the key in its second or third place lives; on every part."""
+        key = next(str(word) for word in command if str(word).startswith(self.prefix))
+        if self.topology is not None:
+            topology = self.topology
+            node = topology.primary_for(key)
+            return [await asyncio.to_thread(topology.ask, node, *command)]
+        names = [url.removeprefix("memory://") for url in self._urls[:parts]]
+        return [memory.server(name).execute(*command) for name in names]
+
+    async def _close(self) -> None:
+        for client in self._clients:
+            await client.close()
+        self._threads.stop()
+        if self.topology is not None:
+            await asyncio.to_thread(self.topology.heal)
+
+
+@asynccontextmanager
+async def opened(subject: str, world: str) -> AsyncIterator[Harness]:
+    """A harness, closed at the end, its servers healed."""
+    harness = Harness(subject, world)
+    try:
+        yield harness
+    finally:
+        await harness._close()
+
+
+async def eventually(
+    condition: Callable[[], Any], *, within: float, what: str = "the condition"
+) -> Any:
+    """Await ``condition`` (a coroutine function) until it is true, at most ``within`` seconds."""
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + within
+    while True:
+        result = await condition()
+        if result:
+            return result
+        assert loop.time() < ends, f"{what} did not come true within {within} s: {result!r}"
+        await asyncio.sleep(0.01)
+
+
+async def drain(queue: AsyncQueue, expected: int, *, within: float = 10.0) -> list[Message[Any]]:
+    """Receive and acknowledge ``expected`` messages."""
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + within
+    got: list[Message[Any]] = []
+    while len(got) < expected:
+        left = ends - loop.time()
+        assert left > 0, f"got {len(got)} of {expected} messages within {within} s"
+        messages = await queue.get_messages(100, timeout=min(left, 1.0))
+        await queue.acknowledge_messages(messages)
+        got += messages
+    return got

@@ -1,0 +1,207 @@
+"""Consumers that die: take-over, poison, lost groups. A client that is dropped without
+settling what it holds is a process that was killed."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from typing import Any
+
+import pytest
+
+from leanmq import AsyncQueue, Message
+from tests.contract.harness import Client, Harness, drain, eventually
+
+
+async def test_a_waiting_consumer_takes_over_from_the_dead(mq: Client, harness: Harness) -> None:
+    lease = 1.0
+    queue = mq.queue("orders", lease=lease)
+    await queue.send_messages(range(10))
+    dead = harness.client().queue("orders")
+    held = await dead.get_messages()
+    died_at = time.monotonic()
+    assert len(held) == 10
+
+    taken: list[Message[Any]] = []
+    while len(taken) < 10:
+        messages = await queue.get_messages(100, block=True, timeout=lease + 5)
+        assert messages
+        taken += messages
+
+    assert time.monotonic() - died_at < lease + 2
+    assert sorted(m.data for m in taken) == list(range(10))
+    assert {m.delivery_count for m in taken} == {2}
+    assert await queue.acknowledge_messages(taken) == 10
+
+
+async def test_healthy_messages_survive_beside_one_that_kills_its_process(
+    harness: Harness,
+) -> None:
+    await asyncio.gather(*(poisoned(harness, seed) for seed in range(4)))
+
+
+@pytest.mark.on("memory", "redis", worlds=("sync",))
+async def test_healthy_messages_survive_poison_with_eight_threads_and_twenty_seeds(
+    harness: Harness,
+) -> None:
+    for first in range(0, 20, 5):
+        seeds = range(first, first + 5)
+        await asyncio.gather(*(poisoned(harness, seed, threads=8) for seed in seeds))
+
+
+async def poisoned(harness: Harness, seed: int, threads: int = 3) -> None:
+    """Consume a queue with one killer among its messages, process after process."""
+    luck = random.Random(seed)
+    limit, healthy = 3, 12
+    name = f"poisoned{seed}"
+    queue = harness.client().queue(name, lease=0.6, max_deliveries=limit)
+    killer = luck.randrange(healthy + 1)
+    await queue.send_messages({"n": n, "kills": n == killer} for n in range(healthy + 1))
+    done: list[int] = []
+    kills = 0
+
+    while True:
+        process = harness.client().queue(name)
+        dead = asyncio.Event()
+
+        async def thread(consumer: AsyncQueue, dead: asyncio.Event, size: int) -> int:
+            while not dead.is_set():
+                # Shorter than a lease: a dead process does not go on receiving.
+                messages = await consumer.get_messages(size, timeout=0.1)
+                if dead.is_set():
+                    return 0
+                if any(m.data["kills"] for m in messages):
+                    dead.set()
+                    return 1
+                for message in messages:
+                    await asyncio.sleep(0)
+                    if dead.is_set():
+                        return 0
+                    if await consumer.acknowledge_messages(message):
+                        done.append(message.data["n"])
+                info = await queue.get_info()
+                if not info.message_count:
+                    return 0
+            return 0
+
+        sizes = [luck.randint(1, 4) for _ in range(threads)]
+        kills += sum(await asyncio.gather(*(thread(process, dead, size) for size in sizes)))
+        if not (await queue.get_info()).message_count:
+            break
+
+    dead_letters = await queue.dlq.get_messages(100)
+    assert [m.data["n"] for m in dead_letters] == [killer], f"seed {seed}"
+    assert kills == limit, f"seed {seed}: killed {kills} processes"
+    assert sorted(done) == [n for n in range(healthy + 1) if n != killer], f"seed {seed}"
+
+
+async def test_a_message_that_was_never_settled_twice_comes_alone(
+    mq: Client, harness: Harness
+) -> None:
+    queue = mq.queue("suspects", lease=0.3)
+    await queue.send_messages(["a", "b"])
+    for _ in range(2):  # two processes die with both
+        victim = harness.client().queue("suspects")
+        held: list[Message[Any]] = []
+        while len(held) < 2:
+            held += await victim.get_messages(timeout=5)
+    await queue.send_message("healthy")
+
+    batches: list[list[str]] = []
+    while len(batches) < 3:
+        messages = await queue.get_messages(timeout=5)
+        assert messages
+        batches.append(sorted(m.data for m in messages))
+        assert await queue.acknowledge_messages(messages) == len(messages)
+
+    assert sorted(batches) == [["a"], ["b"], ["healthy"]]
+
+
+async def test_a_client_that_holds_a_suspect_receives_nothing_more(
+    mq: Client, harness: Harness
+) -> None:
+    queue = mq.queue("suspects", lease=0.5)
+    await queue.send_message("suspect")
+    for _ in range(2):
+        victim = harness.client().queue("suspects")
+        assert await victim.get_messages(timeout=5)
+    consumer = harness.client().queue("suspects")
+    [suspect] = await consumer.get_messages(timeout=5)
+    assert suspect.delivery_count == 3
+    await queue.send_message("healthy")
+    while await consumer.extend_messages(suspect) and (await queue.get_info()).ready_messages != 1:
+        pass
+
+    assert await consumer.get_messages(timeout=0.1) == []
+
+    assert await consumer.acknowledge_messages(suspect) == 1
+    assert [m.data for m in await consumer.get_messages(timeout=5)] == ["healthy"]
+
+
+async def test_explicit_retries_make_no_suspect(queue: AsyncQueue) -> None:
+    await queue.send_messages(["a", "b", "c"])
+    for _ in range(4):
+        messages = await queue.get_messages(timeout=5)
+        assert len(messages) == 3
+        await queue.retry_messages(messages)
+
+
+async def test_a_lost_consumer_group_is_made_again_and_nothing_is_skipped(
+    queue: AsyncQueue, harness: Harness
+) -> None:
+    await queue.send_messages(range(5))
+    [_, *_] = await queue.get_messages(2)
+
+    await harness.destroy_groups("orders")
+
+    messages = await drain(queue, 5)
+    assert [m.data for m in messages] == list(range(5))
+
+
+async def test_a_queue_that_vanished_works_again(
+    queue: AsyncQueue, harness: Harness, caplog: pytest.LogCaptureFixture
+) -> None:
+    await queue.send_message("lost with the server's memory")
+    await queue.get_info()
+
+    await harness.wipe("orders")
+
+    sent = await queue.send_message("new")
+    assert [m.id for m in await queue.get_messages()] == [sent]
+    assert (await queue.get_info()).message_count == 1
+    assert any("vanished" in record.message for record in caplog.records)
+
+
+async def test_a_waiting_receive_survives_that_its_queue_vanishes(
+    queue: AsyncQueue, harness: Harness
+) -> None:
+    await queue.declare()
+    waiting = asyncio.create_task(queue.get_messages(timeout=30))
+    done, _ = await asyncio.wait([waiting], timeout=0.2)
+    assert not done
+    await harness.wipe("orders")
+
+    await harness.client().queue("orders").send_message("new")
+
+    assert [m.data for m in await waiting] == ["new"]
+
+
+async def test_what_a_dead_client_held_is_counted_in_flight_until_its_lease_ends(
+    mq: Client, harness: Harness
+) -> None:
+    queue = mq.queue("orders", lease=0.4)
+    await queue.send_messages(range(3))
+    await harness.client().queue("orders").get_messages()
+
+    info = await queue.get_info()
+    assert (info.ready_messages, info.pending_messages) == (0, 3)
+
+    got: list[Message[Any]] = []
+
+    async def all_back() -> bool:
+        got.extend(await queue.get_messages(timeout=1))
+        return len(got) == 3
+
+    await eventually(all_back, within=6)
+    assert (await queue.get_info()).pending_messages == 3
