@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class AsyncQueueHandle(Generic[T]):
-    """``leanmq.AsyncQueue`` on any backend. Made by ``AsyncLeanMQ.queue``; does no I/O until used."""
+    """``leanmq.AsyncQueue`` on any backend. Made by ``AsyncLeanMQ.queue`` without any I/O."""
 
     def __init__(
         self, backend: AsyncBackend, core: ClientCore, ref: QueueRef, asked: Settings

@@ -64,7 +64,7 @@ class ClusterSlots:
         slot = key_slot(call.slot.encode())
         address = yield from self._locate(slot)
         if address in self._strikes:
-            yield from self._prove(address)
+            yield from self._prove_again(address)
         outcomes = yield from self._send(address, call.commands, call)
         asked = [address] * len(outcomes)
         for _ in range(_HOPS):
@@ -87,23 +87,22 @@ class ClusterSlots:
         self, address: Address, commands: tuple[Command, ...], call: Call
     ) -> Steps[list[Outcome]]:
         outcomes = yield NodeCall(address, commands, call.idempotent, call.block)
-        yield from self._note(address, outcomes)
+        if found := troubles(outcomes):
+            yield from self._note(address, found)
         return outcomes
 
-    def _prove(self, address: Address) -> Steps[None]:
+    def _prove_again(self, address: Address) -> Steps[None]:
         patience = _QUICK * 2 ** min(self._strikes.get(address, 1) - 1, 3)
         outcomes = yield NodeCall(address, (("PING",),), True, limit=patience)
-        yield from self._note(address, outcomes)
+        yield from self._note(address, troubles(outcomes))
         prove(outcomes)
         self._strikes.pop(address, None)
 
-    def _note(self, address: Address, outcomes: list[Outcome]) -> Steps[None]:
-        found = troubles(outcomes)
-        if found:
-            self._stale = self._stale or any(trouble.code != "ASK" for trouble in found)
-            if not all(trouble.code for trouble in found):  # it did not even answer
-                self._strikes[address] = self._strikes.get(address, 0) + 1
-                yield Drop(address)
+    def _note(self, address: Address, found: list[LeanMQError]) -> Steps[None]:
+        self._stale = self._stale or any(trouble.code != "ASK" for trouble in found)
+        if not all(trouble.code for trouble in found):  # it did not even answer
+            self._strikes[address] = self._strikes.get(address, 0) + 1
+            yield Drop(address)
 
     def _locate(self, slot: int) -> Steps[Address]:
         if not self._slots or (self._stale and self._now() >= self._read_at + _REREAD):
@@ -129,7 +128,7 @@ class ClusterSlots:
             for node in sorted(self._nodes, key=self._strikes.__contains__):
                 (reply,) = yield NodeCall(node, (("CLUSTER", "SLOTS"),), True, limit=limit)
                 if isinstance(reply, LeanMQError):
-                    yield from self._note(node, [reply])
+                    yield from self._note(node, troubles([reply]))
                     if problem is None or isinstance(problem, ConnectionError):
                         problem = reply
                 elif reply:

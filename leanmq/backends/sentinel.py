@@ -35,6 +35,9 @@ class _Answer:
     epoch: int
     address: tuple[str, int]
 
+    def replaces(self, other: _Answer) -> bool:
+        return self.address != other.address and self.epoch >= other.epoch
+
 
 class SentinelService:
     """Sends every call to the primary of a service.
@@ -43,7 +46,8 @@ class SentinelService:
     sentinel every half a second in passing, each in turn, and searches if that one names
     another address. A search asks until more than half of the sentinels have answered, and
     believes the latest configuration epoch: one that was cut off, and still holds to the old
-    primary, is outvoted. What was found must also say itself (ROLE) that it is a primary.
+    primary, is outvoted; nor does a primary that answers lose us to an earlier epoch. What was
+    found must also say itself (ROLE) that it is a primary.
     """
 
     slots_apart = False
@@ -54,7 +58,7 @@ class SentinelService:
         self._sentinels = target.addresses
         self._now = (clock or SystemClock()).monotonic
         # Each is replaced as a whole. Of threads that race one has searched in vain, no more.
-        self._primary: Address | None = None
+        self._primary: _Answer | None = None
         self._doubted = True
         self._failed: frozenset[Address] = frozenset()
         self._strikes = 0
@@ -74,7 +78,8 @@ class SentinelService:
         address = yield from self._locate()
         outcomes = yield NodeCall(address, call.commands, call.idempotent, call.block)
         if troubles(outcomes):
-            self._doubted = self._doubted or address == self._primary
+            if self._primary is not None and address == self._primary.address:
+                self._doubted = True
             yield Drop(address)
         return outcomes
 
@@ -87,12 +92,12 @@ class SentinelService:
             self._look_at = self._now() + _LOOK
             sentinel = self._next_to_look_at()
             answer = yield from self._ask(sentinel, _QUICK)
-            if isinstance(answer, _Answer) and answer.address != primary:
+            if isinstance(answer, _Answer) and answer.replaces(primary):
                 try:
                     return (yield from self._search(_QUICK, first=sentinel))
                 except LeanMQError:
                     pass  # the new one is not ready: the old one is what we have until then
-        return primary
+        return primary.address
 
     def _next_to_look_at(self) -> Address:
         healthy = [sentinel for sentinel in self._sentinels if sentinel not in self._failed]
@@ -104,15 +109,15 @@ class SentinelService:
 
     def _search(self, limit: float | None, first: Address | None = None) -> Steps[Address]:
         self._strikes += 1
-        address = (yield from self._vote(limit, first)).address
-        yield from self._confirm(address, limit)
-        previous, self._primary = self._primary, address
+        found = yield from self._vote(limit, first)
+        yield from self._confirm(found.address, limit)
+        previous, self._primary = self._primary, found
         self._doubted = False
         self._strikes = 0
         self._look_at = self._now() + _LOOK
-        if previous is not None and previous != address:
-            yield Drop(previous)
-        return address
+        if previous is not None and previous.address != found.address:
+            yield Drop(previous.address)
+        return found.address
 
     def _vote(self, limit: float | None, first: Address | None) -> Steps[_Answer]:
         answers: list[_Answer] = []
@@ -155,8 +160,8 @@ class SentinelService:
         if isinstance(role, AccessError) and role.code == "NOPERM":
             return  # a user without the right to ask: the word of the sentinels must do
         if isinstance(role, LeanMQError):
-            raise role
-        if role[0] != b"master":
+            prove([role])
+        elif role[0] != b"master":
             raise ConnectionError(
                 f"the new primary of {self.display} is still a replica; wait for the failover"
             )

@@ -33,7 +33,9 @@ class SingleServer:
 
 
 def prove(outcomes: list[Outcome]) -> None:
-    """Raise what a PING was answered with, unless the server is up and only refuses work."""
+    """Raise what a question was answered with, unless the server is up and only refuses work."""
     for outcome in outcomes:
         if isinstance(outcome, LeanMQError) and not isinstance(outcome, ServerStateError):
+            # The caller's own commands were not sent: of these nothing is unknown.
+            outcome.unknown = False
             raise outcome

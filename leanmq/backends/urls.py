@@ -200,9 +200,9 @@ def _tls(options: Mapping[str, str]) -> dict[str, Any]:
     tls: dict[str, Any] = {k: v for k, v in options.items() if k in _TLS_OPTIONS}
     if tls.setdefault("ssl_cert_reqs", "required") not in _CERT_REQS:
         raise _UrlProblem(f"ssl_cert_reqs must be one of {', '.join(_CERT_REQS)}")
-    # Said aloud because redis-py before 6 left the host name unchecked.
+    # Said aloud: redis-py 5 leaves the name unchecked, or refuses "none" with a name to check.
     check = _BOOLEANS.get(str(tls.get("ssl_check_hostname", "true")).lower())
     if check is None:
         raise _UrlProblem("ssl_check_hostname must be true or false")
-    tls["ssl_check_hostname"] = check
+    tls["ssl_check_hostname"] = check and tls["ssl_cert_reqs"] != "none"
     return tls

@@ -170,7 +170,7 @@ class InFlight:
             back: Sequence[Delivery] = ()
             if self._holds_suspect(now):
                 keep, back = (), deliveries
-            elif any([d.suspect for d in deliveries]):
+            elif any(d.suspect for d in deliveries):
                 if deliveries[0].suspect and not self._live:
                     keep, back = deliveries[:1], deliveries[1:]
                 else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, TypeGuard
 
 import attrs
 
@@ -23,6 +23,7 @@ from leanmq.backends.protocol import (
     QueueStats,
     Receive,
     SendBatch,
+    SendResult,
     Sent,
     Settings,
     Settlement,
@@ -94,16 +95,15 @@ class QueueLogic:
                 return ids
             yield from self.core.declare(self.ref, self.asked)
             results = yield from self._send(SendBatch(self.ref, chunk))
-            failed = next((r for r in results if not isinstance(r, str)), None)
-            if failed is not None:
-                cause = self._send_error(failed)
+            if not _all_stored(results):
+                cause = self._send_error(next(r for r in results if not isinstance(r, str)))
                 raise self._bulk_error(str(cause), ids, results, 0, cause) from cause
-            ids += results  # type: ignore[arg-type]  # no error is among them
+            ids += results
 
-    def _send(self, batch: SendBatch) -> Steps[list[str | LeanMQError]]:
+    def _send(self, batch: SendBatch) -> Steps[Sequence[SendResult]]:
         """Send, and send again what was certainly not stored, until time runs out."""
         patience = self.core.patience()
-        results: list[str | LeanMQError] = []
+        results: list[SendResult] = []
         places: Sequence[int] = range(len(batch.messages))
         while True:
             try:
@@ -112,6 +112,8 @@ class QueueLogic:
                 yield patience.pause(error)
                 yield from self.core.vanished(self.ref, self.asked, error)
                 continue
+            if _all_stored(sent.results) and not results:
+                return sent.results
             if not results:
                 results = list(sent.results)
             else:
@@ -144,7 +146,7 @@ class QueueLogic:
         self,
         why: str,
         ids: list[str],
-        results: Sequence[str | LeanMQError],
+        results: Sequence[SendResult],
         unsent: int,
         cause: LeanMQError,
     ) -> LeanMQError:
@@ -397,7 +399,11 @@ class QueueLogic:
         return dropped.existed
 
 
-def _in_doubt(result: str | LeanMQError) -> bool:
+def _all_stored(results: Sequence[SendResult]) -> TypeGuard[Sequence[str]]:
+    return set(map(type, results)) == {str}
+
+
+def _in_doubt(result: SendResult) -> bool:
     return isinstance(result, LeanMQError) and result.unknown
 
 

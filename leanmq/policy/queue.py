@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class QueueHandle(Generic[T]):
-    """``leanmq.Queue`` on any backend. Made by ``LeanMQ.queue``; does no I/O until used."""
+    """``leanmq.Queue`` on any backend. Made by ``LeanMQ.queue`` without any I/O."""
 
     def __init__(self, backend: Backend, core: ClientCore, ref: QueueRef, asked: Settings) -> None:
         self._backend = backend

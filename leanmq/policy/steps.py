@@ -47,7 +47,7 @@ def drive(steps: Steps[T], backend: Backend) -> T:
                     result = getattr(backend, step.method)()
                 else:
                     result = getattr(backend, step.method)(step.request)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001  # raised in the policy instead
                 step = steps.throw(error)
             else:
                 step = steps.send(result)
@@ -69,7 +69,7 @@ async def drive_async(steps: Steps[T], backend: AsyncBackend) -> T:
                     result = await getattr(backend, step.method)()
                 else:
                     result = await getattr(backend, step.method)(step.request)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001  # raised in the policy instead
                 step = steps.throw(error)
             else:
                 step = steps.send(result)

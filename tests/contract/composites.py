@@ -268,7 +268,7 @@ class ComposedBackend:
                 try:
                     call = getattr(self.parts[part], method)
                     result = call() if request is None else call(request)
-                except BaseException as error:
+                except BaseException as error:  # noqa: BLE001  # raised in the plan
                     part, method, request = plan.throw(error)
                 else:
                     part, method, request = plan.send(result)
@@ -320,7 +320,7 @@ class AsyncComposedBackend:
                 try:
                     call = getattr(self.parts[part], method)
                     result = await (call() if request is None else call(request))
-                except BaseException as error:
+                except BaseException as error:  # noqa: BLE001  # raised in the plan
                     part, method, request = plan.throw(error)
                 else:
                     part, method, request = plan.send(result)

@@ -168,7 +168,7 @@ class Harness:
 
     def client(self, **options: Any) -> Client:
         """A new client of the same storage. Closed after the test."""
-        options.setdefault("prefix", self.prefix)
+        options = {"prefix": self.prefix, **options}
         client: Client
         if self.world == "sync":
             client = ThreadedClient(LeanMQ(**self._where(options)), self._threads)
@@ -183,7 +183,7 @@ class Harness:
             "split": Split,
         }
         if self.subject not in plans:
-            return {"url": self.url, **options}
+            return {"url": self.url} | options
         plan = plans[self.subject]()
         inner = Options(prefix=options["prefix"])
         urls = self._urls

@@ -69,9 +69,9 @@ async def test_other_settings_than_the_stored_ones_are_refused(
     await mq.queue("q", lease=7).declare()
 
     for client in (mq, harness.client()):
-        with pytest.raises(QueueSettingsError, match="'q'.*lease=7.*lease=8"):
+        with pytest.raises(QueueSettingsError, match=r"'q'.*lease=7.*lease=8"):
             await client.queue("q", lease=8).send_message("x")
-        with pytest.raises(QueueSettingsError, match="max_deliveries=10.*max_deliveries=3"):
+        with pytest.raises(QueueSettingsError, match=r"max_deliveries=10.*max_deliveries=3"):
             await client.queue("q", max_deliveries=3).declare()
 
     assert (await mq.queue("q").get_info()).message_count == 0

@@ -89,7 +89,7 @@ async def test_what_json_can_hold_comes_back_equal(queue: AsyncQueue, payload: A
 async def test_a_payload_that_is_no_json_is_refused_and_nothing_is_stored(
     queue: AsyncQueue,
 ) -> None:
-    with pytest.raises(MessageError, match="payload of type object.*not JSON"):
+    with pytest.raises(MessageError, match=r"payload of type object.*not JSON"):
         await queue.send_message(object())
     with pytest.raises(MessageError, match="item 1"):
         await queue.send_messages([1, {"x": object()}, 3])

@@ -57,6 +57,7 @@ waiting consumer sweeps once a slice."""
 
 SWEEP_EVERY_IN_MEMORY = 0.05
 
+_LOADS = 5
 _NO_RECEIPT = "0 "
 _ENTRY = re.compile(r"\d{1,19}-\d{1,19}\Z")
 
@@ -276,9 +277,12 @@ def _run(
     """Run a script by its SHA-1; load it first where it is not known."""
     command: Command = ("EVALSHA", code.sha, len(keys), *keys, *arguments)
     outcomes: Outcomes = yield Call((command,), keys[0], idempotent, wakes=wakes)
-    if getattr(outcomes[0], "code", "") == "NOSCRIPT":
+    tries = 0
+    while getattr(outcomes[-1], "code", "") == "NOSCRIPT" and tries < _LOADS:
+        # Again and again: the slot may move to another node between the load and the call.
         load: Command = ("SCRIPT", "LOAD", code.text)
         outcomes = yield Call((load, command), keys[0], idempotent, wakes=wakes)
+        tries += 1
     return _value(outcomes[-1], queue)
 
 

@@ -6,11 +6,12 @@
 -- Invariants: nothing is added unless the queue exists.
 
 local stream, meta = KEYS[1], KEYS[2]
-if redis.call('EXISTS', meta) == 0 then
+if redis.call('EXISTS', meta, stream) < 2 then
   return redis.error_reply('NOQUEUE the queue does not exist')
 end
 
-local ids = {}
+local call = redis.call
+local ids, sent = {}, 0
 local at = 1
 while at <= #ARGV do
   local width = tonumber(ARGV[at])
@@ -20,7 +21,8 @@ while at <= #ARGV do
   if width == 1 then
     local name = ARGV[names + 1]
     for i = at, at + messages - 1 do
-      ids[#ids + 1] = redis.call('XADD', stream, 'NOMKSTREAM', '*', name, ARGV[i])
+      sent = sent + 1
+      ids[sent] = call('XADD', stream, '*', name, ARGV[i])
     end
   else
     local entry = {}
@@ -29,12 +31,10 @@ while at <= #ARGV do
         entry[2 * j - 1] = ARGV[names + j]
         entry[2 * j] = ARGV[i + j - 1]
       end
-      ids[#ids + 1] = redis.call('XADD', stream, 'NOMKSTREAM', '*', unpack(entry, 1, 2 * width))
+      sent = sent + 1
+      ids[sent] = call('XADD', stream, '*', unpack(entry, 1, 2 * width))
     end
   end
   at = at + messages * width
-end
-if not ids[1] then
-  return redis.error_reply('NOQUEUE the stream of the queue does not exist')
 end
 return ids
