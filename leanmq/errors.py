@@ -1,7 +1,7 @@
 """The tree of errors that LeanMQ raises, and what a caller may do about each.
 
 Every error of the client library surfaces as one of these, with its cause. Where errors of
-redis-py become ours is ``backends/wire.py``; nothing else maps errors.
+redis-py become ours is ``backends/faults.py``; nothing else maps errors.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from typing import Protocol, cast
 import attrs
 
 from leanmq.backends.protocol import AsyncBackend, Backend
+from leanmq.backends.urls import parse_url
 
 __all__ = ["ENTRY_POINTS", "BackendFactory", "Options", "describe", "open_async_backend",
            "open_backend"]  # fmt: skip
@@ -75,6 +76,8 @@ def describe(url: str | None, backend: object) -> str:
     """Where a client sends its messages, for people; secrets masked."""
     if url is None:
         return type(backend).__name__
+    if url.partition("://")[0] in _BUILT_IN:
+        return parse_url(url).display
     scheme, _, rest = url.partition("://")
     return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
 
