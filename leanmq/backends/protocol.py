@@ -133,7 +133,7 @@ class Dropped:
     dead_letters: int = 0
 
 
-class NewMessage(msgspec.Struct, frozen=True):
+class NewMessage(msgspec.Struct, frozen=True, gc=False):
     """A message to store: its encoded body."""
 
     body: bytes
@@ -182,7 +182,7 @@ class Standing(enum.IntEnum):
     """The lease was lost and another consumer holds the message. Nothing was changed."""
 
 
-class Held(msgspec.Struct, frozen=True):
+class Held(msgspec.Struct, frozen=True, gc=False):
     """A message to settle: by receipt, or (receipt None) by id if nobody holds it."""
 
     id: str
@@ -244,7 +244,7 @@ class Exchange:
     wait: float = 0.0
 
 
-class Delivery(msgspec.Struct, frozen=True):
+class Delivery(msgspec.Struct, frozen=True, gc=False):
     """A message handed out.
 
     Attributes:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from leanmq.errors import MessageError
 
-__all__ = ["UndecodableError", "decode", "encode"]
+__all__ = ["UndecodableError", "decode", "decode_all", "encode"]
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -36,6 +37,19 @@ def encode(data: Any) -> bytes:
             f"cannot send a payload of type {type(data).__name__}: it is not JSON ({reason}); "
             "send dicts, lists, strings, numbers, booleans or None"
         ) from error
+
+
+def decode_all(bodies: Iterable[bytes]) -> list[Any]:
+    """The payloads of JSON bodies.
+
+    Raises:
+        UndecodableError: if one of them is none.
+    """
+    bodies = list(bodies)
+    try:
+        return [_decode(body) for body in bodies]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return [decode(body) for body in bodies]
 
 
 def decode(body: bytes) -> Any:

@@ -170,7 +170,7 @@ class InFlight:
             back: Sequence[Delivery] = ()
             if self._holds_suspect(now):
                 keep, back = (), deliveries
-            elif any(d.suspect for d in deliveries):
+            elif [d for d in deliveries if d.suspect]:
                 if deliveries[0].suspect and not self._live:
                     keep, back = deliveries[:1], deliveries[1:]
                 else:
@@ -180,9 +180,11 @@ class InFlight:
                 suspect = keep[0].suspect
                 batch = self._batch(loan.queue, loan.consumer, now + lease, suspect, keep)
                 table = self._receipts.setdefault(loan.queue, {})
+                if not table.keys().isdisjoint(batch.ids):
+                    for message_id in batch.ids:
+                        if message_id in table:
+                            self._take_out(table, message_id)
                 for delivery in keep:
-                    if delivery.id in table:
-                        self._take_out(table, delivery.id)
                     table[delivery.id] = (delivery.receipt, batch)
             return keep, back
 
@@ -199,10 +201,17 @@ class InFlight:
         """These are settled, or lost: they are held no more."""
         with self._lock:
             table = self._receipts.get(queue, {})
+            settled: dict[Batch, int] = {}
             for message in messages:
-                found = table.get(message.id)
-                if found is not None and found[0] == message.receipt:
-                    self._take_out(table, message.id)
+                found = table.pop(message.id, None)
+                if found is None:
+                    continue
+                if found[0] == message.receipt:
+                    settled[found[1]] = settled.get(found[1], 0) + 1
+                else:  # handed out again meanwhile
+                    table[message.id] = found
+            for batch, number in settled.items():
+                self._less(batch, number)
 
     def renew(self, queue: QueueRef, messages: Sequence[Held], lease: float) -> None:
         """The leases of these begin anew."""
@@ -234,12 +243,14 @@ class InFlight:
         return batch
 
     def _take_out(self, table: dict[str, tuple[str, Batch]], message_id: str) -> None:
-        batch = table.pop(message_id)[1]
-        batch.left -= 1
+        self._less(table.pop(message_id)[1], 1)
+
+    def _less(self, batch: Batch, number: int) -> None:
+        batch.left -= number
         if batch.lapsed:
-            self._lapsed_left -= 1
+            self._lapsed_left -= number
         else:
-            self._live -= 1
+            self._live -= number
         if not batch.left:
             del (self._lapsed if batch.lapsed else self._batches)[batch]
 

@@ -41,7 +41,7 @@ from leanmq.errors import (
     QueueNotFoundError,
 )
 from leanmq.policy.core import ClientCore
-from leanmq.policy.encoding import UndecodableError, decode, encode
+from leanmq.policy.encoding import UndecodableError, decode, decode_all, encode
 from leanmq.policy.names import MAX_COUNT, check_count, ids_of, seconds_of, wait_of
 from leanmq.policy.steps import Ask, Sleep, Steps
 
@@ -257,7 +257,7 @@ class QueueLogic:
         All dead letters can be read: those that are not JSON come as bytes.
         """
         try:
-            return deliveries, [decode(d.body) for d in deliveries], []
+            return deliveries, decode_all([d.body for d in deliveries]), []
         except UndecodableError:
             pass
         good, payloads, bad = [], [], []
@@ -295,15 +295,11 @@ class QueueLogic:
             self.core.inflight.forget(self.ref, held)
             if verb is not Verb.ACKNOWLEDGE:  # it may come again before what is new
                 self.core.inflight.calm(self.ref, 0.0)
-            as_done = {Standing.DONE}
+            done += standings.count(Standing.DONE)
             if doubt:  # an earlier try may have done it, and its reply got lost
-                as_done |= (
-                    {Standing.GONE, Standing.LOST} if verb is Verb.RELEASE else {Standing.GONE}
-                )
-            done += sum(
-                s is Standing.DONE or (s in as_done and h.receipt is not None)
-                for s, h in zip(standings, held, strict=True)
-            )
+                ours = [s for s, h in zip(standings, held, strict=True) if h.receipt is not None]
+                done += ours.count(Standing.GONE)
+                done += ours.count(Standing.LOST) if verb is Verb.RELEASE else 0
         return done
 
     def extend(self, messages: MessageRefs) -> Steps[int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -83,8 +82,9 @@ def check_count(count: object) -> int:
 
 def ids_of(messages: MessageRefs) -> list[str]:
     """The ids of messages, each once, in order. A bare string is one id."""
-    given: Iterable[str | Message[Any]]
-    given = [messages] if isinstance(messages, str | Message) else messages
+    given: list[Any] = [messages] if isinstance(messages, str | Message) else list(messages)
+    if set(map(type, given)) == {Message}:
+        return list(dict.fromkeys([message.id for message in given]))
     ids: dict[str, None] = {}
     for item in given:
         if isinstance(item, Message):

@@ -6,7 +6,6 @@ topology and no asyncio in here; that is what drivers and connections are for.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Generator, Sequence
 from typing import Any, TypeAlias, TypeVar
 
@@ -58,8 +57,6 @@ waiting consumer sweeps once a slice."""
 SWEEP_EVERY_IN_MEMORY = 0.05
 
 _LOADS = 5
-_NO_RECEIPT = "0 "
-_ENTRY = re.compile(r"\d{1,19}-\d{1,19}\Z")
 
 
 @attrs.frozen
@@ -190,20 +187,9 @@ class StreamOperations:
     ) -> Operation[Extended]:
         """Run the settle script once for each delivery among the receipts."""
         keys = self._keys(queue.name).of(queue)
-        groups: dict[str, tuple[list[str], list[int]]] = {}
-        for place, held in enumerate(messages):
-            if held.receipt is not None:
-                entry, rest = replies.parse_receipt(held.receipt)
-            elif _ENTRY.match(held.id):
-                entry, rest = held.id, _NO_RECEIPT
-            else:
-                continue  # no entry ever had this id: it is gone
-            entries, places = groups.setdefault(rest, ([], []))
-            entries.append(entry)
-            places.append(place)
         standings = [Standing.GONE] * len(messages)
         lease = 0.0
-        for rest, (entries, places) in groups.items():
+        for rest, (entries, places) in replies.by_delivery(messages).items():
             times, consumer = replies.parse_rest(rest)
             reply = yield from _run(
                 script("settle"),
@@ -213,7 +199,10 @@ class StreamOperations:
                 wakes=wakes,
             )
             lease = replies.lease(reply)
-            for place, standing in zip(places, replies.standings(reply), strict=True):
+            found = replies.standings(reply)
+            if len(found) == len(messages):
+                return Extended(found, lease)
+            for place, standing in zip(places, found, strict=True):
                 standings[place] = standing
         return Extended(standings, lease)
 
@@ -229,7 +218,7 @@ class StreamOperations:
             if fresh and lease:
                 return replies.read(fresh, request.consumer, int(lease) / 1000, dead=dead)
         seen = self.hub.version(keys.stream) if self.hub else 0
-        held = [replies.parse_receipt(text)[0] for text in request.held]
+        held = [replies.entry_of(text) for text in request.held]
         reply = yield from _run(
             script("receive"),
             keys.all(),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Mapping, Sequence
 
 from leanmq.backends.protocol import (
     Declared,
     Delivery,
     Dropped,
     Exchanged,
+    Held,
     QueueStats,
     Settings,
     Standing,
@@ -16,10 +18,11 @@ from leanmq.backends.protocol import (
 from leanmq.backends.streams.calls import Reply
 
 __all__ = [
+    "by_delivery",
     "declared",
     "dropped",
+    "entry_of",
     "lease",
-    "parse_receipt",
     "parse_rest",
     "read",
     "receipt",
@@ -30,22 +33,23 @@ __all__ = [
     "wait_hint",
 ]
 
+_NO_RECEIPT = "0 "
+_ENTRY = re.compile(r"\d{1,19}-\d{1,19}\Z")
 _STANDINGS = {ord("0"): Standing.DONE, ord("1"): Standing.GONE, ord("2"): Standing.LOST}
 
 
 def receipt(entry: str, times: int, consumer: str) -> str:
     """A receipt: which entry, handed out for which time, to whom.
 
-    >>> parse_receipt(receipt("7-0", 2, "c"))
-    ('7-0', '2 c')
+    >>> entry_of(receipt("7-0", 2, "c"))
+    '7-0'
     """
     return f"{entry} {times} {consumer}"
 
 
-def parse_receipt(text: str) -> tuple[str, str]:
-    """The entry of a receipt, and the rest: times and consumer, which a batch has in common."""
-    entry, _, rest = text.partition(" ")
-    return entry, rest
+def entry_of(text: str) -> str:
+    """The entry of a receipt."""
+    return text.partition(" ")[0]
 
 
 def parse_rest(rest: str) -> tuple[str, str]:
@@ -58,6 +62,30 @@ def parse_rest(rest: str) -> tuple[str, str]:
     return times, consumer
 
 
+def by_delivery(messages: Sequence[Held]) -> Mapping[str, tuple[list[str], Sequence[int]]]:
+    """Entries and their places among the messages, by what their receipts have in common.
+
+    Left out are ids that no entry ever had.
+    """
+    receipts = [held.receipt for held in messages]
+    if None not in receipts:
+        parts = [text.partition(" ") for text in receipts if text is not None]
+        if len({part[2] for part in parts}) == 1:
+            return {parts[0][2]: ([part[0] for part in parts], range(len(parts)))}
+    groups: dict[str, tuple[list[str], list[int]]] = {}
+    for place, held in enumerate(messages):
+        if held.receipt is not None:
+            entry, _, rest = held.receipt.partition(" ")
+        elif _ENTRY.match(held.id):
+            entry, rest = held.id, _NO_RECEIPT
+        else:
+            continue
+        entries, places = groups.setdefault(rest, ([], []))
+        entries.append(entry)
+        places.append(place)
+    return groups
+
+
 def sent_ids(reply: Reply) -> list[str]:
     """The ids of stored messages."""
     return [entry.decode() for entry in reply]
@@ -65,7 +93,10 @@ def sent_ids(reply: Reply) -> list[str]:
 
 def standings(reply: Reply) -> list[Standing]:
     """One standing for each digit of the settle script."""
-    return [_STANDINGS[digit] for digit in reply[1]]
+    digits: bytes = reply[1]
+    if not digits.strip(b"0"):
+        return [Standing.DONE] * len(digits)
+    return [_STANDINGS[digit] for digit in digits]
 
 
 def lease(reply: Reply) -> float:
@@ -95,7 +126,7 @@ def wait_hint(reply: Reply) -> float | None:
 def read(reply: Reply, consumer: str, lease: float, *, dead: bool) -> Exchanged:
     """The deliveries of a plain blocking read of one stream."""
     fresh = reply[0][1] if reply else ()
-    return Exchanged((), list(_fresh(fresh, consumer, dead)), lease=lease)
+    return Exchanged((), _fresh(fresh, consumer, dead), lease=lease)
 
 
 def declared(reply: Reply) -> Declared:
@@ -128,15 +159,24 @@ def _settings(lease: bytes, limit: bytes) -> Settings:
     return Settings(lease=int(lease) / 1000, max_deliveries=int(limit))
 
 
-def _fresh(entries: Iterable[Reply], consumer: str, dead: bool) -> Iterator[Delivery]:
-    # The hot path: a message that was never touched has one field.
-    for entry, fields in entries:
-        if len(fields) == 2 and fields[0] == b"b":
-            life = entry.decode()
-            sent = int(life[: life.index("-")]) / 1000
-            yield Delivery(life, fields[1], f"{life} 1 {consumer}", 1, sent)
-        else:
-            yield _delivery(entry, fields, 1, consumer, dead, False)
+def _fresh(entries: Sequence[Reply], consumer: str, dead: bool) -> list[Delivery]:
+    # The hot path: a message that was never touched has one field, and mostly all of a batch
+    # are of the same millisecond.
+    if not entries:
+        return []
+    rest = f" 1 {consumer}"
+    first = entries[0][0].partition(b"-")[0]
+    same = int(first) / 1000 if entries[-1][0].startswith(first + b"-") else 0.0
+    return [
+        Delivery(life := entry.decode(), fields[1], life + rest, 1, same or _sent_at(life))
+        if len(fields) == 2 and fields[0] == b"b"
+        else _delivery(entry, fields, 1, consumer, dead, False)
+        for entry, fields in entries
+    ]
+
+
+def _sent_at(entry: str) -> float:
+    return int(entry.partition("-")[0]) / 1000
 
 
 def _delivery(
@@ -152,7 +192,7 @@ def _delivery(
         receipt=receipt(key, times, consumer),
         # A dead letter tells how often its queue had handed it out.
         delivery_count=carried if dead and b"n" in known else carried + times,
-        timestamp=int(known.get(b"t", key.split("-")[0])) / 1000,
+        timestamp=int(known[b"t"]) / 1000 if b"t" in known else _sent_at(key),
         suspect=suspect,
         error=None if error is None else error.decode("utf-8", "replace"),
     )
