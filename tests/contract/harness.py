@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar, cast
 
 import attrs
+import time_machine
 
 from leanmq import AsyncLeanMQ, AsyncQueue, LeanMQ, Message, Outgoing, Queue, QueueInfo
 from leanmq.api import MessageRefs, Seconds
@@ -149,6 +151,7 @@ class Harness:
         )
         self._threads = Threads()
         self._clients: list[Client] = []
+        self._clock: time_machine.Traveller | None = None
 
     @property
     def servers(self) -> Topology:
@@ -215,6 +218,19 @@ class Harness:
         keys = (*queue_keys(self.prefix, name, name).all(), registry_key(self.prefix))
         return [key for key in keys if any(await self._raw("EXISTS", key))]
 
+    async def consumers(self, name: str) -> int:
+        """How many consumer names the server knows of a queue (on its first part)."""
+        key = queue_keys(self.prefix, name, name).live.stream
+        return len((await self._raw("XINFO", "CONSUMERS", key, GROUP, parts=1))[0])
+
+    def advance(self, seconds: float) -> None:
+        """Put the clock of a memory server forward (for the rest of the test)."""
+        assert self.topology is None, "the clock of a real server cannot be moved"
+        if self._clock is None:
+            self._travel = time_machine.travel(time.time(), tick=True)
+            self._clock = self._travel.start()
+        self._clock.shift(seconds)
+
     async def _raw(self, *command: Any, parts: int | None = None) -> list[Any]:
         """Run a command where the key in its second or third place lives; on every part."""
         key = next(str(word) for word in command if str(word).startswith(self.prefix))
@@ -229,6 +245,8 @@ class Harness:
         for client in self._clients:
             await client.close()
         self._threads.stop()
+        if self._clock is not None:
+            self._travel.stop()
         if self.topology is not None:
             await asyncio.to_thread(self.topology.heal)
 

@@ -205,3 +205,40 @@ async def test_what_a_dead_client_held_is_counted_in_flight_until_its_lease_ends
 
     await eventually(all_back, within=6)
     assert (await queue.get_info()).pending_messages == 3
+
+
+IN_MEMORY = ("memory", "pass-through", "split")
+
+
+@pytest.mark.on(*IN_MEMORY)
+async def test_the_clock_of_the_server_ends_leases(queue: AsyncQueue, harness: Harness) -> None:
+    await queue.send_message("a minute")
+    await harness.client().queue("orders").get_messages()
+    harness.advance(55)
+    assert await queue.get_messages() == []
+    harness.advance(10)
+
+    [message] = await queue.get_messages(timeout=5)
+
+    assert (message.data, message.delivery_count) == ("a minute", 2)
+
+
+@pytest.mark.on(*IN_MEMORY)
+async def test_the_names_of_dead_consumers_are_forgotten_but_not_what_they_hold(
+    mq: Client, harness: Harness
+) -> None:
+    hour = 3_600
+    queue = mq.queue("long", lease=10 * hour)
+    await queue.send_message("held")
+    for _ in range(6):  # the first one is handed the message
+        client = harness.client()
+        await client.queue("long").get_messages()
+        await client.close()
+    harness.advance(25 * hour / 10)
+    while (await harness.consumers("long")) > 3:  # ours, the holder, and what is free
+        assert await queue.get_messages() == []
+    harness.advance(8 * hour)
+
+    [message] = await queue.get_messages(1, timeout=5)
+
+    assert (message.data, message.delivery_count) == ("held", 2)

@@ -13,9 +13,10 @@ local consumer, count, alone, sweep_every = ARGV[1], tonumber(ARGV[2]), ARGV[3] 
 local recover, HELD = ARGV[5] == '1', 6
 local PAGE = 100      -- due messages promoted, entries looked at, a step
 local SWEEPS = 8      -- pages a sweep; XAUTOCLAIM looks at ten times its COUNT
+local HOUR = 3600000  -- consumers that are idle for so many ms, and hold nothing, are forgotten
 local kind = (stream == dead) and 'd' or 'q'
 
-local settings = redis.call('HMGET', meta, 'lease', 'max', 'sweep_' .. kind, 'cursor_' .. kind)
+local settings = redis.call('HMGET', meta, 'lease', 'max', 'sweep_' .. kind, 'cursor_' .. kind, 'tidy_' .. kind)
 if not settings[1] then
   return redis.error_reply('NOQUEUE the queue does not exist')
 end
@@ -65,6 +66,18 @@ if now >= sweep_at then
   end
   if cursor == '0-0' then sweep_at = now + sweep_every else more = 1 end
   redis.call('HSET', meta, 'sweep_' .. kind, string.format('%.0f', sweep_at), 'cursor_' .. kind, cursor)
+end
+
+-- Once an hour: every client brings consumer names of its own, and takes none away when it dies.
+-- One that holds something keeps its name: deleting a consumer deletes what it holds.
+if now >= tonumber(settings[5] or '0') then
+  for _, row in ipairs(redis.call('XINFO', 'CONSUMERS', stream, GROUP)) do
+    local name, pending, idle = row[2], tonumber(row[4]), tonumber(row[6])
+    if pending == 0 and idle > HOUR and idle > 2 * lease and string.sub(name, 1, 1) ~= '~' then
+      redis.call('XGROUP', 'DELCONSUMER', stream, GROUP, name)
+    end
+  end
+  redis.call('HSET', meta, 'tidy_' .. kind, string.format('%.0f', now + HOUR))
 end
 
 -- 4. Hand out what is free; what looks poisonous waits for a consumer that holds nothing.
