@@ -73,7 +73,7 @@ end
 if now >= tonumber(settings[5] or '0') then
   for _, row in ipairs(redis.call('XINFO', 'CONSUMERS', stream, GROUP)) do
     local name, pending, idle = row[2], tonumber(row[4]), tonumber(row[6])
-    if pending == 0 and idle > HOUR and idle > 2 * lease and string.sub(name, 1, 1) ~= '~' then
+    if pending == 0 and idle > HOUR and string.sub(name, 1, 1) ~= '~' then
       redis.call('XGROUP', 'DELCONSUMER', stream, GROUP, name)
     end
   end
