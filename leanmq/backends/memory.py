@@ -10,15 +10,15 @@ import asyncio
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from typing import Any
 
 import fakeredis
 
+from leanmq.backends.hub import MemoryHub
 from leanmq.backends.protocol import AsyncBackend, Backend, Capabilities
 from leanmq.backends.registry import Options
-from leanmq.backends.streams.calls import Call, Command, Outcome, Outcomes, Wait
+from leanmq.backends.streams.calls import Call, Command, Outcome, Outcomes
 from leanmq.backends.streams.driver import AsyncStreamsBackend, StreamsBackend
 from leanmq.backends.urls import parse_url
 from leanmq.backends.wire import translate
@@ -27,76 +27,11 @@ from leanmq.errors import ClosedError, UnsupportedError
 __all__ = [
     "AsyncMemoryConnection",
     "MemoryConnection",
-    "MemoryHub",
     "MemoryServer",
     "async_backend",
     "backend",
     "server",
 ]
-
-
-class MemoryHub:
-    """A version number per key. Whoever waits compares it with what was read before looking,
-    so a wake-up between the look and the wait is never missed."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._versions: dict[str, int] = {}
-        self._waiters: dict[str, set[Callable[[], object]]] = {}
-
-    def version(self, key: str) -> int:
-        """How often the key was woken so far."""
-        with self._lock:
-            return self._versions.get(key, 0)
-
-    def wake(self, keys: tuple[str, ...]) -> None:
-        """Have everybody who waits on one of these look again."""
-        with self._lock:
-            for key in keys:
-                self._versions[key] = self._versions.get(key, 0) + 1
-                for notify in self._waiters.get(key, ()):
-                    notify()
-
-    def wake_all(self) -> None:
-        """Have everybody look again: a client was closed."""
-        self.wake(tuple(self._waiters))
-
-    def wait(self, wait: Wait) -> None:
-        """Wait for a wake-up from any thread or task."""
-        event = threading.Event()
-        with self._waiting(wait, event.set) as must_wait:
-            if must_wait:
-                event.wait(wait.seconds)
-
-    async def wait_async(self, wait: Wait) -> None:
-        """Wait for a wake-up from any thread or task, letting other tasks run."""
-        loop = asyncio.get_running_loop()
-        event = asyncio.Event()
-
-        def notify() -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(event.set)
-
-        with self._waiting(wait, notify) as must_wait:
-            if must_wait:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(wait.seconds):
-                        await event.wait()
-
-    @contextmanager
-    def _waiting(self, wait: Wait, notify: Callable[[], object]) -> Iterator[bool]:
-        """Register a waiter; yields whether it has to wait at all."""
-        with self._lock:
-            must_wait = self._versions.get(wait.key, 0) == wait.seen
-            self._waiters.setdefault(wait.key, set()).add(notify)
-        try:
-            yield must_wait
-        finally:
-            with self._lock:
-                waiters = self._waiters[wait.key]
-                waiters.discard(notify)
-                if not waiters:
-                    del self._waiters[wait.key]
 
 
 class MemoryServer:

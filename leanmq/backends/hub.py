@@ -1,0 +1,76 @@
+"""Waiting in memory, by threads and tasks alike: neither polls, and no wake-up is missed."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from leanmq.backends.streams.calls import Wait
+
+__all__ = ["MemoryHub"]
+
+
+class MemoryHub:
+    """A version number per key. Whoever waits compares it with what was read before looking,
+    so a wake-up between the look and the wait is never missed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._versions: dict[str, int] = {}
+        self._waiters: dict[str, set[Callable[[], object]]] = {}
+
+    def version(self, key: str) -> int:
+        """How often the key was woken so far."""
+        with self._lock:
+            return self._versions.get(key, 0)
+
+    def wake(self, keys: tuple[str, ...]) -> None:
+        """Have everybody who waits on one of these look again."""
+        with self._lock:
+            for key in keys:
+                self._versions[key] = self._versions.get(key, 0) + 1
+                for notify in self._waiters.get(key, ()):
+                    notify()
+
+    def wake_all(self) -> None:
+        """Have everybody look again: a client was closed."""
+        self.wake(tuple(self._waiters))
+
+    def wait(self, wait: Wait) -> None:
+        """Wait for a wake-up from any thread or task."""
+        event = threading.Event()
+        with self._waiting(wait, event.set) as must_wait:
+            if must_wait:
+                event.wait(wait.seconds)
+
+    async def wait_async(self, wait: Wait) -> None:
+        """Wait for a wake-up from any thread or task, letting other tasks run."""
+        loop = asyncio.get_running_loop()
+        event = asyncio.Event()
+
+        def notify() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(event.set)
+
+        with self._waiting(wait, notify) as must_wait:
+            if must_wait:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(wait.seconds):
+                        await event.wait()
+
+    @contextmanager
+    def _waiting(self, wait: Wait, notify: Callable[[], object]) -> Iterator[bool]:
+        """Register a waiter; yields whether it has to wait at all."""
+        with self._lock:
+            must_wait = self._versions.get(wait.key, 0) == wait.seen
+            self._waiters.setdefault(wait.key, set()).add(notify)
+        try:
+            yield must_wait
+        finally:
+            with self._lock:
+                waiters = self._waiters[wait.key]
+                waiters.discard(notify)
+                if not waiters:
+                    del self._waiters[wait.key]
