@@ -69,7 +69,7 @@ class QueueLogic:
 
     def send(self, data: Any) -> Steps[str]:
         """Store one message."""
-        batch = SendBatch(self.ref, (NewMessage(encode(data)),))
+        batch = SendBatch(self.ref, (NewMessage(self._encode(data)),))
         yield from self.core.declare(self.ref, self.asked)
         results = yield from self._send(batch)
         result = results[0]
@@ -129,6 +129,13 @@ class QueueLogic:
                 return results
             self.core.check_open()
             batch = SendBatch(self.ref, [batch.messages[p] for p in again])
+
+    def _encode(self, data: Any) -> bytes:
+        try:
+            return encode(data)
+        except MessageError as error:
+            error.queue = self.ref.name
+            raise
 
     def _send_error(self, error: LeanMQError) -> LeanMQError:
         error.queue = self.ref.name

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 import attrs
 
 from leanmq.backends.protocol import AsyncBackend, Backend
+from leanmq.errors import LeanMQError
 
 __all__ = ["Ask", "Sleep", "Steps", "drive", "drive_async"]
 
@@ -47,6 +48,9 @@ def drive(steps: Steps[T], backend: Backend) -> T:
                     result = getattr(backend, step.method)()
                 else:
                     result = getattr(backend, step.method)(step.request)
+            except LeanMQError as error:
+                # Its cause stays; of its way up through the drivers nobody learns anything.
+                step = steps.throw(error.with_traceback(None))
             except BaseException as error:  # noqa: BLE001  # raised in the policy instead
                 step = steps.throw(error)
             else:
@@ -69,6 +73,9 @@ async def drive_async(steps: Steps[T], backend: AsyncBackend) -> T:
                     result = await getattr(backend, step.method)()
                 else:
                     result = await getattr(backend, step.method)(step.request)
+            except LeanMQError as error:
+                # Its cause stays; of its way up through the drivers nobody learns anything.
+                step = steps.throw(error.with_traceback(None))
             except BaseException as error:  # noqa: BLE001  # raised in the policy instead
                 step = steps.throw(error)
             else:

@@ -2,7 +2,8 @@
 
 ``python -m tests.contract.consumer_process URL PREFIX QUEUE``: answers every line of its
 standard input with one line. ``take N`` receives N messages and holds them, ``settle VERB``
-tries a verb on all of them, ``doom`` consumes with 8 threads until a message says ``kills``.
+tries a verb on all of them, ``doom`` consumes with 8 threads until a message says ``kills``,
+``fork`` has a forked child settle what its parent holds, and send a message.
 """
 
 from __future__ import annotations
@@ -46,6 +47,18 @@ def doom(queue: Queue) -> None:
         thread.join()
 
 
+def fork(queue: Queue, held: list[Message[Any]]) -> str:
+    """Tell how many of our messages a forked child could settle, and how many we could."""
+    read, write = os.pipe()
+    if not os.fork():
+        settled = queue.acknowledge_messages(held)
+        queue.send_message("from the child")
+        os.write(write, str(settled).encode())
+        os._exit(0)
+    os.wait()
+    return f"{os.read(read, 10).decode()} {queue.acknowledge_messages(held)}"
+
+
 def main(url: str, prefix: str, name: str) -> None:
     """Serve commands until standard input ends."""
     queue = LeanMQ(url, prefix=prefix).queue(name)
@@ -64,6 +77,8 @@ def main(url: str, prefix: str, name: str) -> None:
             answer = str(len(held))
         elif command == "settle":
             answer = str(verbs[argument](held))
+        elif command == "fork":
+            answer = fork(queue, held)
         else:
             doom(queue)
             answer = "done"

@@ -100,6 +100,20 @@ async def test_a_frozen_consumer_that_wakes_up_changes_nothing(
     assert (await queue.dlq.get_info()).message_count == 0
 
 
+@pytest.mark.on(*SERVERS, worlds=("sync",))
+async def test_a_forked_child_has_connections_and_receipts_of_its_own(
+    mq: Client, harness: Harness
+) -> None:
+    queue = mq.queue("orders")
+    await queue.send_messages(range(3))
+    async with consumer(harness, "orders") as parent:
+        assert await parent.ask("take 3") == "3"
+
+        assert await parent.ask("fork") == "0 3"
+
+    assert [m.data for m in await queue.get_messages()] == ["from the child"]
+
+
 @pytest.mark.on("redis", worlds=("sync",))
 @pytest.mark.timeout(180)
 async def test_poison_kills_exactly_max_deliveries_processes_of_eight_threads(

@@ -1,0 +1,170 @@
+"""Clients: opening, failing, forking; what needs no server."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+
+import pytest
+
+from leanmq import ClosedError, ConnectionError, LeanMQ, LeanMQError, Outgoing, Queue
+from leanmq.backends.hub import MemoryHub
+from leanmq.backends.protocol import Exchange, Held, QueueRef, Receive, Settlement, Verb
+from leanmq.backends.registry import Options, open_backend
+from leanmq.backends.streams.calls import Wait
+from leanmq.errors import QueueNotFoundError, UnsupportedError
+
+
+def test_named_memory_is_shared_while_it_is_open() -> None:
+    one, other = LeanMQ("memory://shared"), LeanMQ("memory://shared")
+    one.queue("q").send_message("kept")
+    one.close()
+    assert [m.data for m in other.queue("q").get_messages()] == ["kept"]
+    other.close()
+
+    with LeanMQ("memory://shared") as fresh:
+        assert fresh.queue("q").get_messages() == []
+
+
+def test_unnamed_memory_belongs_to_its_client() -> None:
+    with LeanMQ("memory://") as one, LeanMQ("memory://") as other:
+        one.queue("q").send_message("mine")
+        assert other.queue("q").get_messages() == []
+
+
+def test_a_fork_of_a_process_with_memory_is_told_so() -> None:
+    code = """
+import os, leanmq
+mq = leanmq.LeanMQ("memory://"); queue = mq.queue("q"); queue.send_message(1)
+if not os.fork():
+    try:
+        queue.send_message(2)
+    except leanmq.UnsupportedError as error:
+        assert "fork" in str(error) and "redis://" in str(error)
+        os._exit(7)
+assert os.waitstatus_to_exitcode(os.wait()[1]) == 7
+assert queue.get_info().message_count == 1
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("kafka://x", "scheme 'kafka' is unknown; use one of .*memory"),
+        ("localhost:6379", "has no scheme"),
+        ("redis://:hunter2@h:port/0", "redis"),
+        ("redis+sentinel://h", "service"),
+        ("redis+cluster://h/3", "0"),
+    ],
+)
+def test_a_url_that_cannot_be_is_refused_without_its_secrets(url: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem) as refused:
+        LeanMQ(url)
+
+    assert "hunter2" not in "".join(traceback.format_exception(refused.value))
+
+
+def test_secrets_are_in_no_representation() -> None:
+    mq = LeanMQ("redis://user:hunter2@127.0.0.1:1/0")
+
+    assert "hunter2" not in repr(mq) + repr(mq.queue("q")) + repr(mq._backend)
+
+
+def test_either_a_url_or_a_backend() -> None:
+    backend = open_backend("memory://", None, Options())
+    with pytest.raises(TypeError, match="not both"):
+        LeanMQ("memory://", backend=backend)
+    with pytest.raises(TypeError, match="give a URL"):
+        LeanMQ()
+    with LeanMQ(backend=backend) as mq:
+        assert mq.queue("q").send_message(1)
+
+
+def test_a_failed_send_shows_eight_frames_of_ours_at_most() -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        queue = LeanMQ(f"redis://127.0.0.1:{nobody.getsockname()[1]}/0").queue("q")
+        with pytest.raises(ConnectionError) as refused:
+            queue.send_message(1)
+
+    frames = [f for f in traceback.extract_tb(refused.tb) if "/leanmq/" in f.filename]
+    assert len(frames) <= 8, [f"{f.filename}:{f.name}" for f in frames]
+
+
+def test_a_client_that_is_closed_opens_no_queue() -> None:
+    mq = LeanMQ("memory://")
+    mq.close()
+    with pytest.raises(ClosedError):
+        mq.queue("q")
+    with pytest.raises(ClosedError):
+        mq.ping()
+
+
+def test_a_queue_is_always_true_and_satisfies_the_protocol() -> None:
+    with LeanMQ("memory://") as mq:
+        queue = mq.queue("q")
+        assert queue
+        assert isinstance(queue, Queue)
+        assert isinstance(queue.dlq, Queue)
+        queue.send_messages([Outgoing(1)])
+
+
+def test_an_exchange_settles_and_receives_in_one_call() -> None:
+    backend = open_backend("memory://", None, Options())
+    with LeanMQ(backend=backend) as mq:
+        mq.queue("q").send_messages(range(4))
+        ref = QueueRef("q")
+        first = backend.exchange(Exchange((), (Receive(ref, "c", 2),)))
+        held = [Held(d.id, d.receipt) for d in first.deliveries]
+
+        both = backend.exchange(
+            Exchange((Settlement(ref, Verb.ACKNOWLEDGE, held),), (Receive(ref, "c", 2),))
+        )
+
+        assert [list(s) for s in both.settled] == [[0, 0]]
+        assert [d.body for d in both.deliveries] == [b"2", b"3"]
+        assert mq.queue("q").get_info().message_count == 2
+
+
+def test_what_a_backend_cannot_do_it_refuses() -> None:
+    backend = open_backend("memory://", None, Options())
+    receive = Receive(QueueRef("q"), "c", 1)
+    with pytest.raises(UnsupportedError, match="one queue at a time, not 2"):
+        backend.exchange(Exchange((), (receive, receive)))
+    with pytest.raises(QueueNotFoundError, match="'q'"):
+        backend.exchange(Exchange((), (receive,)))
+    backend.close()
+
+
+def test_a_wake_up_between_the_look_and_the_wait_is_not_missed() -> None:
+    hub = MemoryHub()
+    seen = hub.version("k")
+    hub.wake(("k",))
+
+    hub.wait(Wait(hub, "k", seen, seconds=60))  # returns at once, or the test times out
+
+
+def test_a_hub_forgets_those_who_do_not_wait_any_more() -> None:
+    hub = MemoryHub()
+    hub.wait(Wait(hub, "k", hub.version("k"), seconds=0.01))
+
+    assert not hub._waiters
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda queue: queue.send_message(object()),
+        lambda queue: queue.move_to_dlq("1-1", "x") or queue.dlq.move_to_dlq("1-1"),
+        lambda queue: queue.dlq.delete(),
+    ],
+)
+def test_errors_carry_the_name_of_their_queue(call: Callable[[Queue], object]) -> None:
+    with LeanMQ("memory://") as mq, pytest.raises(LeanMQError) as raised:
+        call(mq.queue("orders"))
+
+    assert raised.value.queue == "orders"
