@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 
-from leanmq.backends.protocol import Capabilities, Declare, Declared, QueueRef, Settings, Verb
+from leanmq.backends.protocol import Capabilities, Declare, Declared, QueueRef, Settings
 from leanmq.clock import Clock, SystemClock
-from leanmq.errors import ClosedError, ConnectionError, LeanMQError, QueueSettingsError
+from leanmq.errors import ClosedError, ConnectionError, QueueSettingsError
 from leanmq.policy.inflight import InFlight
 from leanmq.policy.patience import Patience
 from leanmq.policy.steps import Ask, Steps
 
-__all__ = ["ClientCore", "Verb"]
+__all__ = ["ClientCore"]
 
 log = logging.getLogger("leanmq")
 
@@ -27,6 +27,7 @@ class ClientCore:
         self.capabilities: Capabilities | None = None
         self.closed = False
         self._declared: dict[str, Declared] = {}
+        self._remembered: dict[str, Settings] = {}  # of queues that may vanish
 
     def patience(self) -> Patience:
         """For one operation."""
@@ -68,40 +69,29 @@ class ClientCore:
                     yield patience.pause(error)
                     self.check_open()
             self._declared[queue.name] = known
+            self._remembered[queue.name] = known.settings
         if asked != _NOTHING_ASKED:
             _compare(queue.name, asked, known.settings)
         return known
 
     def forget(self, queue: QueueRef) -> None:
-        """Declare the queue again at its next use."""
+        """The queue was deleted: declare it anew at its next use."""
         self._declared.pop(queue.name, None)
+        self._remembered.pop(queue.name, None)
 
-    def vanished(self, queue: QueueRef, asked: Settings, error: LeanMQError) -> Steps[None]:
-        """The queue was there and is not any more: say so, and make it again."""
-        lost = self._declared.pop(queue.name, None)
-        if lost is not None:
+    def vanished(self, queue: QueueRef, asked: Settings) -> Steps[None]:
+        """The queue was there and is not any more: say so, and make it again as it was."""
+        if self._declared.pop(queue.name, None) is not None:
             log.warning(
                 "queue %r had vanished from %s (flushed, evicted or deleted): created again",
                 queue.name,
                 self.name,
                 extra={"leanmq_event": "queue_vanished", "leanmq_queue": queue.name},
             )
-        yield from self.declare(queue, attrs_or(asked, lost))
+        yield from self.declare(queue, self._remembered.get(queue.name, asked))
 
 
 _NOTHING_ASKED = Settings()
-
-
-def attrs_or(asked: Settings, known: Declared | None) -> Settings:
-    """The settings asked for; where none were, those that the lost queue had."""
-    if known is None:
-        return asked
-    return Settings(
-        lease=known.settings.lease if asked.lease is None else asked.lease,
-        max_deliveries=(
-            known.settings.max_deliveries if asked.max_deliveries is None else asked.max_deliveries
-        ),
-    )
 
 
 def _compare(name: str, asked: Settings, stored: Settings) -> None:

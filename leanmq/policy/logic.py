@@ -110,7 +110,7 @@ class QueueLogic:
                 sent: Sent = yield Ask("send", batch)
             except QueueNotFoundError as error:
                 yield patience.pause(error)
-                yield from self.core.vanished(self.ref, self.asked, error)
+                yield from self.core.vanished(self.ref, self.asked)
                 continue
             if _all_stored(sent.results) and not results:
                 return sent.results
@@ -199,7 +199,7 @@ class QueueLogic:
                 result, messages = yield from self._receive_once(count, max(0.0, min(left, SLICE)))
             except QueueNotFoundError as error:
                 yield patience.pause(error)
-                yield from core.vanished(self.ref, self.asked, error)
+                yield from core.vanished(self.ref, self.asked)
                 continue
             except ConnectionError as error:
                 yield patience.pause(error)
@@ -359,7 +359,7 @@ class QueueLogic:
                 stats: QueueStats = yield Ask("stats", Stats(self.ref))
             except QueueNotFoundError as error:
                 yield patience.pause(error)
-                yield from self.core.vanished(self.ref, self.asked, error)
+                yield from self.core.vanished(self.ref, self.asked)
             except ConnectionError as error:
                 yield patience.pause(error)
             else:

@@ -159,9 +159,11 @@ async def test_a_lost_consumer_group_is_made_again_and_nothing_is_skipped(
     assert [m.data for m in messages] == list(range(5))
 
 
-async def test_a_queue_that_vanished_works_again(
-    queue: AsyncQueue, harness: Harness, caplog: pytest.LogCaptureFixture
+async def test_a_queue_that_vanished_works_again_as_it_was(
+    mq: Client, harness: Harness, caplog: pytest.LogCaptureFixture
 ) -> None:
+    await mq.queue("orders", lease=7).declare()
+    queue = mq.queue("orders")
     await queue.send_message("lost with the server's memory")
     await queue.get_info()
 
@@ -169,7 +171,8 @@ async def test_a_queue_that_vanished_works_again(
 
     sent = await queue.send_message("new")
     assert [m.id for m in await queue.get_messages()] == [sent]
-    assert (await queue.get_info()).message_count == 1
+    info = await queue.get_info()
+    assert (info.message_count, info.lease) == (1, 7.0)
     assert any("vanished" in record.message for record in caplog.records)
 
 
