@@ -62,9 +62,10 @@ class ClientCore:
         known = self._declared.get(queue.name)
         if known is None:
             patience = self.patience()
+            wanted = self._remembered.get(queue.name, asked)
             while known is None:
                 try:
-                    known = yield Ask("declare", Declare(queue.name, asked))
+                    known = yield Ask("declare", Declare(queue.name, wanted))
                 except ConnectionError as error:
                     yield patience.pause(error)
                     self.check_open()
@@ -88,7 +89,7 @@ class ClientCore:
                 self.name,
                 extra={"leanmq_event": "queue_vanished", "leanmq_queue": queue.name},
             )
-        yield from self.declare(queue, self._remembered.get(queue.name, asked))
+        yield from self.declare(queue, asked)
 
 
 _NOTHING_ASKED = Settings()
