@@ -8,10 +8,10 @@ from typing import Any
 from leanmq.aio.queue import AsyncQueueHandle
 from leanmq.api import Seconds
 from leanmq.backends.protocol import AsyncBackend, Capabilities, QueueRef
-from leanmq.backends.registry import Options, describe, open_async_backend
+from leanmq.backends.registry import describe, open_async_backend
 from leanmq.policy.client import DEADLINE
 from leanmq.policy.core import ClientCore
-from leanmq.policy.names import check_name, check_prefix, seconds_of, settings_of
+from leanmq.policy.names import check_name, options_of, seconds_of, settings_of
 from leanmq.policy.steps import drive_async
 
 __all__ = ["AsyncLeanMQ"]
@@ -37,14 +37,11 @@ class AsyncLeanMQ:
         url: str | None = None,
         *,
         backend: AsyncBackend | None = None,
-        prefix: str = "mq:",
+        prefix: str | None = None,
         deadline: Seconds = DEADLINE,
-        connection_timeout: Seconds = 3.0,
+        connection_timeout: Seconds | None = None,
     ) -> None:
-        options = Options(
-            prefix=check_prefix(prefix),
-            timeout=seconds_of(connection_timeout, "connection_timeout"),
-        )
+        options = options_of(backend is not None, prefix, connection_timeout)
         self._backend = open_async_backend(url, backend, options)
         self._core = ClientCore(
             describe(url, self._backend), deadline=seconds_of(deadline, "deadline")

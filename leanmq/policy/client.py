@@ -7,9 +7,9 @@ from typing import Any
 
 from leanmq.api import Seconds
 from leanmq.backends.protocol import Backend, Capabilities, QueueRef
-from leanmq.backends.registry import Options, describe, open_backend
+from leanmq.backends.registry import describe, open_backend
 from leanmq.policy.core import ClientCore
-from leanmq.policy.names import check_name, check_prefix, seconds_of, settings_of
+from leanmq.policy.names import check_name, options_of, seconds_of, settings_of
 from leanmq.policy.queue import QueueHandle
 from leanmq.policy.steps import drive
 
@@ -30,10 +30,11 @@ class LeanMQ:
             ``redis+sentinel://host1,host2,host3/service`` or
             ``redis+cluster://host1,host2,host3``.
         backend: A backend instead of a URL.
-        prefix: What every key in Redis begins with.
+        prefix: What every key in Redis begins with (``mq:``). A backend has its own.
         deadline: Seconds that an operation is tried again while the server does not serve
             (failover, restart); 0 tries once.
-        connection_timeout: Seconds to wait for a connection, and for a reply.
+        connection_timeout: Seconds to wait for a connection, and for a reply (3). A backend
+            has its own.
 
     Raises:
         ValueError: if the URL, prefix or a duration cannot be.
@@ -53,14 +54,11 @@ class LeanMQ:
         url: str | None = None,
         *,
         backend: Backend | None = None,
-        prefix: str = "mq:",
+        prefix: str | None = None,
         deadline: Seconds = DEADLINE,
-        connection_timeout: Seconds = 3.0,
+        connection_timeout: Seconds | None = None,
     ) -> None:
-        options = Options(
-            prefix=check_prefix(prefix),
-            timeout=seconds_of(connection_timeout, "connection_timeout"),
-        )
+        options = options_of(backend is not None, prefix, connection_timeout)
         self._backend = open_backend(url, backend, options)
         self._core = ClientCore(
             describe(url, self._backend), deadline=seconds_of(deadline, "deadline")

@@ -81,11 +81,12 @@ class QueueLogic:
         """Store many, chunk by chunk: one unconfirmed chunk at a time keeps their order."""
         ids: list[str] = []
         iterator = iter(items)
+        most = min(CHUNK, (yield from self.core.open()).max_batch)
         while True:
             first = len(ids)
             chunk = []
             try:
-                for item in islice(iterator, CHUNK):
+                for item in islice(iterator, most):
                     data = item.data if isinstance(item, Outgoing) else item
                     chunk.append(NewMessage(encode(data)))
             except MessageError as error:
@@ -139,7 +140,7 @@ class QueueLogic:
 
     def _send_error(self, error: LeanMQError) -> LeanMQError:
         error.queue = self.ref.name
-        if not isinstance(error, OutcomeUnknownError):
+        if not error.unknown:
             return error
         unknown = OutcomeUnknownError(
             f"queue {self.ref.name!r}: {error}; the message may be stored or not: sending it "

@@ -9,6 +9,7 @@ from typing import Any
 
 from leanmq.api import Message, MessageRefs, Seconds
 from leanmq.backends.protocol import Settings
+from leanmq.backends.registry import Options
 
 __all__ = [
     "MAX_COUNT",
@@ -16,6 +17,7 @@ __all__ = [
     "check_name",
     "check_prefix",
     "ids_of",
+    "options_of",
     "seconds_of",
     "settings_of",
     "wait_of",
@@ -128,3 +130,17 @@ def settings_of(lease: Seconds | None, max_deliveries: int | None) -> Settings:
                 f"max_deliveries is {max_deliveries}; give 1 to 1,000,000, or 0 for unlimited"
             )
     return Settings(lease=seconds, max_deliveries=max_deliveries)
+
+
+def options_of(
+    backend_given: bool, prefix: str | None, connection_timeout: Seconds | None
+) -> Options:
+    """What the backend of a URL is told; a backend that was given knows for itself."""
+    if backend_given and not (prefix is None and connection_timeout is None):
+        raise TypeError("prefix and connection_timeout go with a URL; give them to the backend")
+    return Options(
+        prefix="mq:" if prefix is None else check_prefix(prefix),
+        timeout=3.0
+        if connection_timeout is None
+        else seconds_of(connection_timeout, "connection_timeout"),
+    )

@@ -32,6 +32,10 @@ T = TypeVar("T")
 SUBJECTS = ("memory", "redis", "sentinel", "cluster", "pass-through", "split")
 SERVERS = ("redis", "sentinel", "cluster")
 WORLDS = ("sync", "asyncio")
+COMPOSITES: dict[str, type[PassThrough] | type[Split]] = {
+    "pass-through": PassThrough,
+    "split": Split,
+}
 
 
 class Client(Protocol):
@@ -171,7 +175,6 @@ class Harness:
 
     def client(self, **options: Any) -> Client:
         """A new client of the same storage. Closed after the test."""
-        options = {"prefix": self.prefix, **options}
         client: Client
         if self.world == "sync":
             client = ThreadedClient(LeanMQ(**self._where(options)), self._threads)
@@ -181,27 +184,23 @@ class Harness:
         return client
 
     def _where(self, options: dict[str, Any]) -> dict[str, Any]:
-        plans: dict[str, Callable[[], PassThrough | Split]] = {
-            "pass-through": PassThrough,
-            "split": Split,
-        }
-        if self.subject not in plans:
-            return {"url": self.url} | options
-        plan = plans[self.subject]()
-        inner = Options(prefix=options["prefix"])
-        urls = self._urls
+        if self.subject not in COMPOSITES:
+            return {"url": self.url, "prefix": self.prefix} | options
+        plan = COMPOSITES[self.subject]()
+        inner = Options(prefix=self.prefix)
         if self.world == "sync":
-            parts = [open_backend(url, None, inner) for url in urls]
+            parts = [open_backend(url, None, inner) for url in self._urls]
             return {"backend": ComposedBackend(plan, parts), **options}
-        async_parts = [open_async_backend(url, None, inner) for url in urls]
+        async_parts = [open_async_backend(url, None, inner) for url in self._urls]
         return {"backend": AsyncComposedBackend(plan, async_parts), **options}
 
     # What users cannot do, done to the storage itself.
 
-    async def inject(self, name: str, body: bytes) -> None:
+    async def inject(self, name: str, body: bytes, entry: str = "*", **fields: str) -> None:
         """Put a raw body into a queue, behind the library's back."""
         key = queue_keys(self.prefix, name, name).live.stream
-        await self._raw("XADD", key, "*", "b", body, parts=1)
+        others = [word for pair in fields.items() for word in pair]
+        await self._raw("XADD", key, entry, "b", body, *others, parts=1)
 
     async def destroy_groups(self, name: str) -> None:
         """Destroy the consumer groups of a queue."""

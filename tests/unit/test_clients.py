@@ -168,3 +168,10 @@ def test_errors_carry_the_name_of_their_queue(call: Callable[[Queue], object]) -
         call(mq.queue("orders"))
 
     assert raised.value.queue == "orders"
+
+
+def test_a_backend_that_was_given_knows_its_own_prefix() -> None:
+    backend = open_backend("memory://", None, Options(prefix="mine:"))
+    with pytest.raises(TypeError, match="give them to the backend"):
+        LeanMQ(backend=backend, prefix="other:")
+    backend.close()

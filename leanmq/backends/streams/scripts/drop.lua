@@ -3,10 +3,13 @@
 -- ARGV: '1' to delete dead letters too
 -- Reply: {1 if it existed, number of dead letters that forbade it}
 
-local existed = redis.call('EXISTS', KEYS[7])
-if ARGV[1] ~= '1' and existed == 1 then
-  local dead = redis.call('XLEN', KEYS[2]) + redis.call('ZCOUNT', KEYS[5], '-inf', '(+inf')
-  if dead > 0 then return {1, dead} end
+local dead, dead_due, meta = KEYS[2], KEYS[5], KEYS[7]
+local dead_letters_too = ARGV[1] == '1'
+
+local existed = redis.call('EXISTS', meta)
+if existed == 1 and not dead_letters_too then
+  local left = redis.call('XLEN', dead) + redis.call('ZCOUNT', dead_due, '-inf', '(+inf')
+  if left > 0 then return {1, left} end
 end
 redis.call('DEL', unpack(KEYS))
 return {existed, 0}

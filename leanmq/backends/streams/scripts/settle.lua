@@ -52,8 +52,13 @@ for _, row in ipairs(rows) do pending[row[1]] = row[4] end
 local function owned(id)
   if pending[id] == times then return times end
   local row = redis.call('XPENDING', stream, GROUP, id, id, 1)[1]
-  if not row then
-    if consumer == '' and #redis.call('XRANGE', stream, id, id) > 0 then return 0 end
+  if consumer == '' then
+    -- An id for life, taken for that of an entry: is it this message's, or that of another one
+    -- that was retried or died, and whose new entry happens to be called so?
+    local entry = redis.call('XRANGE', stream, id, id)[1]
+    if not entry or (field(entry[2], 'i') or id) ~= id then return nil, GONE end
+    if not row then return 0 end
+  elseif not row then
     return nil, GONE
   end
   local free = row[2] == FREE or row[2] == ALONE

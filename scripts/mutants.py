@@ -1,0 +1,210 @@
+"""Whether the contract can fail: break one thing at a time, and count the tests that notice.
+
+The mutants are in ``tests/mutants/mutants.toml``. Each is applied to a copy of the checkout of
+its own, so nothing here ever changes; a mutant that no test notices is a hole in the contract.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+from xml.etree import ElementTree
+
+import attrs
+
+__all__ = ["Edit", "Mutant", "Verdict", "files_of", "load", "main"]
+
+ROOT: Final = Path(__file__).parents[1]
+MEMORY: Final = "memory-sync or memory-asyncio"
+# Enough to be sure, and a mutant that makes every test wait is over soon.
+ENOUGH: Final = 3
+# Tests that find nothing that a quicker one does not find.
+SLOW: Final = "twenty_seeds"
+
+
+@attrs.frozen
+class Edit:
+    """Text that a file holds exactly once, and what stands there instead."""
+
+    file: str
+    find: str
+    replace: str
+
+
+@attrs.frozen
+class Mutant:
+    """One thing broken.
+
+    Attributes:
+        name: What breaks, in a few words.
+        why: What its users would see.
+        edits: What is replaced.
+        first: The file of the contract that runs first, since it should notice soonest.
+        tests: Which tests run, as pytest's ``-k`` has it.
+    """
+
+    name: str
+    why: str
+    edits: tuple[Edit, ...]
+    first: str
+    tests: str = MEMORY
+
+    def mutated(self, root: Path) -> dict[str, str]:
+        """The broken files: name and text.
+
+        Raises:
+            ValueError: if a text to replace is not in its file exactly once.
+        """
+        texts: dict[str, str] = {}
+        for edit in self.edits:
+            text = texts.get(edit.file) or (root / edit.file).read_text("utf-8")
+            times = text.count(edit.find)
+            if times != 1:
+                raise ValueError(
+                    f"mutant {self.name!r}: {edit.file} holds this text {times} times, not once; "
+                    f"mend tests/mutants/mutants.toml:\n{edit.find}"
+                )
+            texts[edit.file] = text.replace(edit.find, edit.replace)
+        return texts
+
+
+@attrs.frozen
+class Verdict:
+    """What the tests said: how many ran and failed, in how many seconds, and their words."""
+
+    ran: int
+    failed: int
+    seconds: float
+    output: str
+
+
+def load(root: Path) -> list[Mutant]:
+    """All mutants."""
+    with (root / "tests" / "mutants" / "mutants.toml").open("rb") as file:
+        entries = tomllib.load(file)["mutant"]
+    return [
+        Mutant(edits=tuple(Edit(**edit) for edit in entry.pop("edit")), **entry)
+        for entry in entries
+    ]
+
+
+def files_of(root: Path) -> list[str]:
+    """The files of a checkout: in git, or new and not ignored."""
+    told = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=root,
+        capture_output=True,
+        check=True,
+    )
+    names = told.stdout.decode().split("\0")
+    return sorted({name for name in names if name and (root / name).is_file()})
+
+
+def judge(mutant: Mutant | None, expression: str, enough: int = ENOUGH) -> Verdict:
+    """Run the contract on a copy, with the mutant in it if there is one."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="leanmq-mutant-") as folder:
+        copy = Path(folder, "checkout")
+        for name in files_of(ROOT):
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, copy / name)
+        if mutant is not None:
+            for name, text in mutant.mutated(copy).items():
+                (copy / name).write_text(text, "utf-8")
+        report = Path(folder, "report.xml")
+        files = sorted(
+            str(path.relative_to(copy)) for path in copy.glob("tests/contract/test_*.py")
+        )
+        if mutant is not None:
+            files.sort(key=lambda name: not name.endswith(f"/{mutant.first}"))
+        command = [sys.executable, "-m", "pytest", *files, "-q", "--no-header"]
+        command += ["-k", f"({expression}) and not {SLOW}", f"--maxfail={enough}"]
+        command += ["--timeout=60", f"--junitxml={report}", "-p", "no:cacheprovider"]
+        command += ["-p", "no:randomly"]  # one figure for one state of the code
+        done = subprocess.run(command, cwd=copy, capture_output=True, text=True)
+        ran, failed = _counts(report)
+    return Verdict(ran, failed, time.monotonic() - began, done.stdout + done.stderr)
+
+
+def _counts(report: Path) -> tuple[int, int]:
+    """How many tests ran and failed; none if pytest did not come to its end."""
+    if not report.exists():
+        return 0, 0
+    suites = ElementTree.parse(report).getroot().iter("testsuite")
+    rows = [
+        [int(suite.get(name, "0")) for name in ("tests", "failures", "errors")] for suite in suites
+    ]
+    return sum(row[0] for row in rows), sum(row[1] + row[2] for row in rows)
+
+
+def _imports_the_copy() -> bool:
+    """Whether a test run in a copy would import that copy's leanmq, not an installed one."""
+    with tempfile.TemporaryDirectory(prefix="leanmq-mutant-") as folder:
+        package = Path(folder).resolve() / "leanmq"
+        package.mkdir()
+        (package / "__init__.py").touch()
+        told = subprocess.run(
+            [sys.executable, "-c", "import leanmq; print(leanmq.__file__)"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return Path(told.stdout.strip()).is_relative_to(package)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run all mutants, or those whose name holds one of the words given."""
+    parser = argparse.ArgumentParser(prog="mutants", description=__doc__)
+    parser.add_argument("words", nargs="*", help="only mutants whose name holds one of these")
+    parser.add_argument("--jobs", type=int, default=3, help="how many run at a time")
+    parser.add_argument("--verbose", action="store_true", help="show what the tests said")
+    options = parser.parse_args(arguments)
+
+    mutants = load(ROOT)
+    chosen = [m for m in mutants if not options.words or any(w in m.name for w in options.words)]
+    for mutant in mutants:
+        mutant.mutated(ROOT)  # all of them still apply, or nothing runs
+    if not _imports_the_copy():
+        print("mutants: a copy would be tested with another leanmq than its own", file=sys.stderr)
+        return 1
+    print(f"mutants: {len(chosen)} of {len(mutants)}, and the code as it is", flush=True)
+
+    began = time.monotonic()
+    expressions = sorted({f"({mutant.tests})" for mutant in chosen})
+    with ThreadPoolExecutor(max_workers=options.jobs) as pool:
+        healthy = pool.submit(judge, None, " or ".join(expressions), 1)
+        verdicts = pool.map(lambda mutant: judge(mutant, mutant.tests), chosen)
+        survivors = []
+        for mutant, verdict in zip(chosen, verdicts, strict=True):
+            caught = f"{verdict.failed}{'+' if verdict.failed >= ENOUGH else ''}"
+            if not verdict.failed:
+                survivors.append(mutant)
+            print(f"{caught:>4} failed in {verdict.seconds:5.1f} s  {mutant.name}", flush=True)
+            if options.verbose or not verdict.failed:
+                print(verdict.output, flush=True)
+        verdict = healthy.result()
+    green = verdict.ran > 0 and not verdict.failed
+    print(f"{verdict.failed:>4} failed of {verdict.ran} in {verdict.seconds:5.1f} s  as it is")
+    if not green:
+        print(verdict.output)
+    for mutant in survivors:
+        print(f"SURVIVED: {mutant.name}. {mutant.why}")
+    print(
+        f"mutants: {len(chosen) - len(survivors)} caught, {len(survivors)} survived, the code as "
+        f"it is {'is green' if green else 'FAILS'}, {time.monotonic() - began:.0f} s"
+    )
+    return 1 if survivors or not green or not chosen else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

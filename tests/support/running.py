@@ -1,0 +1,55 @@
+"""The topologies of this test process: started at first use, ended with the process."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from typing import Literal, overload
+
+from .folders import sweep
+from .servers import ClusterTopology, SentinelTopology, SingleTopology, Topology
+
+__all__ = ["Kind", "get", "stop_all"]
+
+Kind = Literal["redis", "sentinel", "cluster"]
+
+_KINDS: dict[Kind, type[Topology]] = {
+    "redis": SingleTopology,
+    "sentinel": SentinelTopology,
+    "cluster": ClusterTopology,
+}
+
+# By the process that started it: a forked child must not end the servers of its parent.
+_running: dict[tuple[int, Kind], Topology] = {}
+
+
+@overload
+def get(kind: Literal["cluster"]) -> ClusterTopology: ...
+@overload
+def get(kind: Literal["sentinel"]) -> SentinelTopology: ...
+@overload
+def get(kind: Literal["redis"]) -> SingleTopology: ...
+@overload
+def get(kind: Kind) -> Topology: ...
+def get(kind: Kind) -> Topology:
+    """Return this process's topology of the kind, started if it was not.
+
+    It is as the last test left it: fixtures call ``heal()`` after (or before) each test.
+    Skips the test if there is no server (fails in CI).
+    """
+    known = _running.get((os.getpid(), kind))
+    if known is None or not known.running:
+        known = _KINDS[kind]()
+        if not _running:
+            sweep()
+            atexit.register(stop_all)
+        known.start()
+        _running[os.getpid(), kind] = known
+    return known
+
+
+def stop_all() -> None:
+    """End every topology that this process started; harmless if there is none."""
+    for owner, kind in list(_running):
+        if owner == os.getpid():
+            _running.pop((owner, kind)).stop()

@@ -1,0 +1,35 @@
+"""One Redis server."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from .ports import HOST
+from .process import RedisProcess
+from .topology import Topology
+
+__all__ = ["SingleTopology"]
+
+
+class SingleTopology(Topology):
+    """One Redis with an append-only file; when it is killed, nothing happens until ``revive``."""
+
+    kind: ClassVar[str] = "redis"
+    can_failover: ClassVar[bool] = False
+
+    @property
+    def url(self) -> str:
+        return f"redis://{HOST}:{self.nodes[0].address[1]}/0"
+
+    def primary_for(self, key: str | None = None) -> RedisProcess:
+        return self.nodes[0]
+
+    def replicas_for(self, key: str | None = None) -> list[RedisProcess]:
+        return []
+
+    def _build(self) -> None:
+        self._add_node("redis").start()
+
+    def _complaints(self) -> list[str]:
+        node = self.nodes[0]
+        return [] if node.ping() else [f"{node!r} does not answer PING: {node.log_tail()}"]

@@ -1,0 +1,105 @@
+"""User code typed against the queue API: mypy --strict accepts it as it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any, TypedDict, assert_type
+
+from leanmq import AsyncLeanMQ, AsyncQueue, LeanMQ, Message, Outgoing, Queue, QueueInfo
+from leanmq.backends.protocol import AsyncBackend, Backend, Capabilities
+
+
+class Order(TypedDict):
+    """What a producer and its consumers agree on."""
+
+    id: int
+    total: float
+
+
+def produce(queue: Queue[Order]) -> list[str]:
+    """Send one, send many, from a list and from a generator."""
+    first = queue.send_message({"id": 1, "total": 12.5})
+    assert_type(first, str)
+
+    def more() -> Iterator[Order]:
+        yield {"id": 2, "total": 8.0}
+
+    return [
+        first,
+        *queue.send_messages(more()),
+        *queue.send_messages([Outgoing(Order(id=3, total=1.0)), Order(id=4, total=2.0)]),
+    ]
+
+
+def consume(queue: Queue[Order]) -> float:
+    """Receive and settle in every way."""
+    total = 0.0
+    for message in queue.get_messages(100, block=True, timeout=timedelta(seconds=5)):
+        assert_type(message, Message[Order])
+        assert_type(message.data, Order)
+        total += message.data["total"]
+        assert_type(queue.acknowledge_messages(message), int)
+        queue.acknowledge_messages(message.id)
+        queue.retry_messages([message, message.id], delay=timedelta(minutes=1))
+        queue.release_messages(m for m in [message])
+        queue.extend_messages((message,))
+        queue.move_to_dlq(message, reason="customer unknown")
+    return total
+
+
+def bury(queue: Queue[Order]) -> dict[str, str | None]:
+    """Dead letters are a queue of the same payload."""
+    assert_type(queue.dlq, Queue[Order])
+    return {message.id: message.error for message in queue.dlq.get_messages()}
+
+
+def anything(queue: Queue) -> Any:
+    """A queue without a type takes whatever JSON can hold."""
+    queue.declare()
+    queue.send_messages([1, "two", None, {"three": [4]}])
+    assert_type(queue.get_info(), QueueInfo)
+    [message] = queue.get_messages(1)
+    assert_type(message, Message[Any])
+    return message.data
+
+
+async def consume_async(queue: AsyncQueue[Order]) -> float:
+    """The same in the asyncio world."""
+    await queue.send_message({"id": 1, "total": 12.5})
+    messages = await queue.get_messages(timeout=0.5)
+    assert_type(messages, list[Message[Order]])
+    assert_type(await queue.acknowledge_messages(messages), int)
+    assert_type(queue.dlq, AsyncQueue[Order])
+    return sum(message.data["total"] for message in messages)
+
+
+async def anything_async(queue: AsyncQueue) -> QueueInfo:
+    """Bare, in the asyncio world."""
+    await queue.send_message("two")
+    await queue.delete(delete_dlq=True)
+    return await queue.get_info()
+
+
+def main(url: str) -> float:
+    """What a client opens fits every queue that code is typed against."""
+    with LeanMQ(url) as mq:
+        assert_type(mq.open(), Capabilities)
+        orders: Queue[Order] = mq.queue("orders", lease=timedelta(minutes=5), max_deliveries=3)
+        produce(orders)
+        anything(mq.queue("anything"))
+        bury(orders)
+        return consume(orders)
+
+
+async def main_async(url: str) -> float:
+    """The same in the asyncio world."""
+    async with AsyncLeanMQ(url) as mq:
+        orders: AsyncQueue[Order] = mq.queue("orders")
+        await anything_async(mq.queue("anything", lease=30))
+        return await consume_async(orders)
+
+
+def on_a_backend(backend: Backend, async_backend: AsyncBackend) -> tuple[LeanMQ, AsyncLeanMQ]:
+    """Whoever implements the seam is served by the same clients."""
+    return LeanMQ(backend=backend), AsyncLeanMQ(backend=async_backend)
