@@ -26,7 +26,7 @@ Seconds: TypeAlias = "float | timedelta"
 """A duration: seconds as int or float, or a timedelta. Never negative."""
 
 
-class Message(msgspec.Struct, Generic[T], frozen=True):
+class Message(msgspec.Struct, Generic[T], frozen=True, gc=False):
     """A message that was received, leased to this client until ``lease_until``.
 
     Attributes:

@@ -139,8 +139,7 @@ class NewMessage(msgspec.Struct, frozen=True, gc=False):
     body: bytes
 
 
-@attrs.frozen
-class SendBatch:
+class SendBatch(msgspec.Struct, frozen=True):
     """Messages for one queue, in order. At most ``Capabilities.max_batch``."""
 
     queue: QueueRef
@@ -151,8 +150,7 @@ SendResult: TypeAlias = "str | LeanMQError"
 """The id (stored), an error (certainly not stored), or an error that is ``unknown``."""
 
 
-@attrs.frozen
-class Sent:
+class Sent(msgspec.Struct, frozen=True):
     """One result a message, in the order of the batch."""
 
     results: Sequence[SendResult]
@@ -189,8 +187,7 @@ class Held(msgspec.Struct, frozen=True, gc=False):
     receipt: str | None = None
 
 
-@attrs.frozen
-class Settlement:
+class Settlement(msgspec.Struct, frozen=True):
     """One verb for messages of one queue.
 
     Attributes:
@@ -205,8 +202,7 @@ class Settlement:
     reason: str = ""
 
 
-@attrs.frozen
-class Receive:
+class Receive(msgspec.Struct, frozen=True):
     """Lease up to ``count`` messages of one queue to a consumer.
 
     Attributes:
@@ -230,8 +226,7 @@ class Receive:
     brisk: bool = False
 
 
-@attrs.frozen
-class Exchange:
+class Exchange(msgspec.Struct, frozen=True):
     """Settle, then receive, in as few round trips as can be. Either half may be empty.
 
     Attributes:
@@ -266,8 +261,7 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     error: str | None = None
 
 
-@attrs.frozen
-class Exchanged:
+class Exchanged(msgspec.Struct, frozen=True):
     """The result of an exchange.
 
     Attributes:
@@ -295,8 +289,7 @@ class Extend:
     messages: Sequence[Held]
 
 
-@attrs.frozen
-class Extended:
+class Extended(msgspec.Struct, frozen=True):
     """A standing a message, and the seconds that DONE ones are leased for from now."""
 
     standings: Sequence[Standing]

@@ -13,7 +13,7 @@ from collections.abc import Generator
 from contextlib import suppress
 from typing import Final, TypeAlias, TypeVar
 
-import attrs
+import msgspec
 from redis.backoff import NoBackoff
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import RedisError
@@ -35,8 +35,7 @@ _BLOCK_MARGIN: Final = 2.0  # by so many seconds the reply of a blocking call ma
 T = TypeVar("T")
 
 
-@attrs.frozen
-class NodeCall:
+class NodeCall(msgspec.Struct, frozen=True):
     """Commands for one address: written at once, answered in order, not atomic.
 
     Attributes:
@@ -54,8 +53,7 @@ class NodeCall:
     sentinel: bool = False
 
 
-@attrs.frozen
-class Drop:
+class Drop(msgspec.Struct, frozen=True):
     """Forget the idle connections to an address: another server may be there by now."""
 
     address: Address

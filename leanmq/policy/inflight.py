@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
 import attrs
+import msgspec
 
 from leanmq.backends.protocol import Delivery, Held, QueueRef
 from leanmq.clock import Clock
@@ -31,13 +32,12 @@ class Batch:
     consumer: str
     ends: float
     suspect: bool
-    ids: Sequence[str]
-    left: int
+    receipts: dict[str, str]
+    """Receipt by id, of the messages that are left."""
     lapsed: bool = False
 
 
-@attrs.frozen
-class Loan:
+class Loan(msgspec.Struct, frozen=True):
     """One receive under way: its lane, and what it may be given.
 
     Attributes:
@@ -78,7 +78,7 @@ class InFlight:
         self._lanes = 0
         self._free: list[str] = []
         self._dirty: dict[QueueRef, OrderedDict[str, float]] = {}
-        self._receipts: dict[QueueRef, dict[str, tuple[str, Batch]]] = {}
+        self._tables: dict[QueueRef, dict[str, Batch]] = {}  # in which batch an id is
         self._batches: OrderedDict[Batch, None] = OrderedDict()  # live, in order of making
         self._lapsed: OrderedDict[Batch, None] = OrderedDict()
         self._live = self._lapsed_left = 0  # messages in each
@@ -177,86 +177,76 @@ class InFlight:
                     keep = [d for d in deliveries if not d.suspect]
                     back = [d for d in deliveries if d.suspect]
             if keep:
-                suspect = keep[0].suspect
-                batch = self._batch(loan.queue, loan.consumer, now + lease, suspect, keep)
-                table = self._receipts.setdefault(loan.queue, {})
-                if not table.keys().isdisjoint(batch.ids):
-                    for message_id in batch.ids:
-                        if message_id in table:
-                            self._take_out(table, message_id)
-                for delivery in keep:
-                    table[delivery.id] = (delivery.receipt, batch)
+                receipts = {d.id: d.receipt for d in keep}
+                table = self._tables.setdefault(loan.queue, {})
+                if not table.keys().isdisjoint(receipts):
+                    self._take_out(table, receipts.keys() & table.keys())
+                batch = Batch(loan.queue, loan.consumer, now + lease, keep[0].suspect, receipts)
+                self._enter(table, batch)
             return keep, back
 
     def held(self, queue: QueueRef, ids: Iterable[str]) -> list[Held]:
         """The messages with their receipts; receipt None for those that are not in the table."""
         self._check_process()
         with self._lock:
-            table = self._receipts.get(queue, {})
+            table = self._tables.get(queue, {})
             return [
-                Held(i, found[0]) if (found := table.get(i)) is not None else Held(i) for i in ids
+                Held(i, batch.receipts[i]) if (batch := table.get(i)) is not None else Held(i)
+                for i in ids
             ]
 
     def forget(self, queue: QueueRef, messages: Iterable[Held]) -> None:
         """These are settled, or lost: they are held no more."""
         with self._lock:
-            table = self._receipts.get(queue, {})
-            settled: dict[Batch, int] = {}
-            for message in messages:
-                found = table.pop(message.id, None)
-                if found is None:
-                    continue
-                if found[0] == message.receipt:
-                    settled[found[1]] = settled.get(found[1], 0) + 1
-                else:  # handed out again meanwhile
-                    table[message.id] = found
-            for batch, number in settled.items():
-                self._less(batch, number)
+            table = self._tables.get(queue, {})
+            self._take_out(table, self._known(table, messages))
 
     def renew(self, queue: QueueRef, messages: Sequence[Held], lease: float) -> None:
         """The leases of these begin anew."""
         with self._lock:
             ends = self._expire() + lease
-            table = self._receipts.get(queue, {})
-            for message in messages:
-                found = table.get(message.id)
-                if found is None or found[0] != message.receipt:
-                    continue
-                receipt, old = found
-                self._take_out(table, message.id)
-                new = self._batch(queue, old.consumer, ends, old.suspect, (message,))
-                table[message.id] = (receipt, new)
+            table = self._tables.get(queue, {})
+            known = self._known(table, messages)
+            batches = [table[message_id] for message_id in known]
+            receipts = [batch.receipts[i] for batch, i in zip(batches, known, strict=True)]
+            self._take_out(table, known)
+            for old, message_id, receipt in zip(batches, known, receipts, strict=True):
+                new = Batch(queue, old.consumer, ends, old.suspect, {message_id: receipt})
+                self._enter(table, new)
 
-    def _batch(
-        self,
-        queue: QueueRef,
-        consumer: str,
-        ends: float,
-        suspect: bool,
-        messages: Sequence[Delivery] | Sequence[Held],
-    ) -> Batch:
-        batch = Batch(queue, consumer, ends, suspect, [m.id for m in messages], len(messages))
+    @staticmethod
+    def _known(table: dict[str, Batch], messages: Iterable[Held]) -> list[str]:
+        """The ids of those that are held by these very receipts, not by newer ones."""
+        return [
+            message.id
+            for message in messages
+            if (batch := table.get(message.id)) is not None
+            and batch.receipts[message.id] == message.receipt
+        ]
+
+    def _enter(self, table: dict[str, Batch], batch: Batch) -> None:
+        table.update(dict.fromkeys(batch.receipts, batch))
         self._batches[batch] = None
-        self._live += batch.left
-        if suspect:
+        self._live += len(batch.receipts)
+        if batch.suspect:
             self._suspects.append(batch)
-        return batch
 
-    def _take_out(self, table: dict[str, tuple[str, Batch]], message_id: str) -> None:
-        self._less(table.pop(message_id)[1], 1)
-
-    def _less(self, batch: Batch, number: int) -> None:
-        batch.left -= number
-        if batch.lapsed:
-            self._lapsed_left -= number
-        else:
-            self._live -= number
-        if not batch.left:
-            del (self._lapsed if batch.lapsed else self._batches)[batch]
+    def _take_out(self, table: dict[str, Batch], ids: Iterable[str]) -> None:
+        for message_id in ids:
+            batch = table.pop(message_id)
+            receipts = batch.receipts
+            del receipts[message_id]
+            if batch.lapsed:
+                self._lapsed_left -= 1
+            else:
+                self._live -= 1
+            if not receipts:
+                del (self._lapsed if batch.lapsed else self._batches)[batch]
 
     def _held_on(self, queue: QueueRef, lane: str) -> list[str]:
-        table = self._receipts.get(queue, {})
-        return [receipt for receipt, batch in table.values() if batch.consumer == lane]
+        batches = [*self._batches, *self._lapsed]
+        ours = (b.receipts.values() for b in batches if b.consumer == lane and b.queue == queue)
+        return [receipt for receipts in ours for receipt in receipts]
 
     # --- suspects
 
@@ -281,7 +271,7 @@ class InFlight:
             self._starved = since is not None and now - since > patience
 
     def _holds_suspect(self, now: float) -> bool:
-        self._suspects = [b for b in self._suspects if b.left and b.ends > now]
+        self._suspects = [b for b in self._suspects if b.receipts and b.ends > now]
         return bool(self._suspects)
 
     # --- time
@@ -296,12 +286,9 @@ class InFlight:
             del self._batches[batch]
             self._lapsed[batch] = None
             batch.lapsed = True
-            self._live -= batch.left
-            self._lapsed_left += batch.left
+            self._live -= len(batch.receipts)
+            self._lapsed_left += len(batch.receipts)
         while self._lapsed_left > LAPSED_KEPT:
             batch = next(iter(self._lapsed))
-            table = self._receipts[batch.queue]
-            for message_id in batch.ids:
-                if message_id in table and table[message_id][1] is batch:
-                    self._take_out(table, message_id)
+            self._take_out(self._tables[batch.queue], list(batch.receipts))
         return now

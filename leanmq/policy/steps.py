@@ -7,7 +7,7 @@ import time
 from collections.abc import Generator
 from typing import Any, TypeAlias, TypeVar
 
-import attrs
+import msgspec
 
 from leanmq.backends.protocol import AsyncBackend, Backend
 from leanmq.errors import LeanMQError
@@ -17,16 +17,14 @@ __all__ = ["Ask", "Sleep", "Steps", "drive", "drive_async"]
 T = TypeVar("T")
 
 
-@attrs.frozen
-class Ask:
+class Ask(msgspec.Struct, frozen=True):
     """Call a method of the backend with a request (or with nothing)."""
 
     method: str
     request: object | None = None
 
 
-@attrs.frozen
-class Sleep:
+class Sleep(msgspec.Struct, frozen=True):
     """Let ``seconds`` pass."""
 
     seconds: float

@@ -13,7 +13,7 @@ from itertools import zip_longest
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import attrs
-import msgspec
+from msgspec.structs import replace
 
 from leanmq.backends.protocol import (
     AsyncBackend,
@@ -57,7 +57,7 @@ class Plans(Protocol):
 
 
 def _out(delivery: Delivery, mark: str) -> Delivery:
-    return msgspec.structs.replace(delivery, id=mark + delivery.id, receipt=mark + delivery.receipt)
+    return replace(delivery, id=mark + delivery.id, receipt=mark + delivery.receipt)
 
 
 def _in(held: Held, mark: str) -> Held:
@@ -89,15 +89,14 @@ class PassThrough:
 
     def exchange(self, request: Exchange) -> Plan[Exchanged]:
         settle = [
-            attrs.evolve(s, messages=[_in(h, self.mark) for h in s.messages])
-            for s in request.settle
+            replace(s, messages=[_in(h, self.mark) for h in s.messages]) for s in request.settle
         ]
         receive = [
-            attrs.evolve(r, held=[text.removeprefix(self.mark) for text in r.held])
+            replace(r, held=[text.removeprefix(self.mark) for text in r.held])
             for r in request.receive
         ]
         result: Exchanged = yield 0, "exchange", Exchange(settle, receive, request.wait)
-        return attrs.evolve(result, deliveries=[_out(d, self.mark) for d in result.deliveries])
+        return replace(result, deliveries=[_out(d, self.mark) for d in result.deliveries])
 
     def extend(self, request: Extend) -> Plan[Extended]:
         messages = [_in(h, self.mark) for h in request.messages]
@@ -172,13 +171,13 @@ class Split:
         result = Exchanged()
         for receive in request.receive:
             result = yield from self._wait(receive, request.wait)
-        return attrs.evolve(result, settled=settled)
+        return replace(result, settled=settled)
 
     def _settle(self, settlement: Settlement) -> Plan[Sequence[Standing]]:
         standings: list[Standing] = [Standing.GONE] * len(settlement.messages)
         for part, places in self._by_part(settlement.messages):
             messages = [_in(settlement.messages[p], self.marks[part]) for p in places]
-            inner = attrs.evolve(settlement, messages=messages)
+            inner = replace(settlement, messages=messages)
             result: Exchanged = yield part, "exchange", Exchange((inner,))
             for place, standing in zip(places, result.settled[0], strict=True):
                 standings[place] = standing
@@ -209,7 +208,7 @@ class Split:
         for turn, part in enumerate((first, 1 - first)):
             count = halves[turn]
             if turn == 1 and got[0].deliveries:
-                receive = attrs.evolve(receive, alone=False)
+                receive = replace(receive, alone=False)
             if turn == 1 and len(got[0].deliveries) < halves[0]:
                 count = receive.count - len(got[0].deliveries)
             if not count or any(d.suspect for r in got for d in r.deliveries):
@@ -228,9 +227,9 @@ class Split:
     def _one(self, part: int, receive: Receive, count: int, wait: float) -> Plan[Exchanged]:
         mark = self.marks[part]
         held = [text.removeprefix(mark) for text in receive.held if text.startswith(mark)]
-        inner = attrs.evolve(receive, held=held, count=count)
+        inner = replace(receive, held=held, count=count)
         result: Exchanged = yield part, "exchange", Exchange((), (inner,), wait)
-        return attrs.evolve(result, deliveries=[_out(d, mark) for d in result.deliveries])
+        return replace(result, deliveries=[_out(d, mark) for d in result.deliveries])
 
     def extend(self, request: Extend) -> Plan[Extended]:
         standings: list[Standing] = [Standing.GONE] * len(request.messages)

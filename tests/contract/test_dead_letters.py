@@ -13,10 +13,14 @@ from tests.contract.harness import Client, Harness, eventually
 async def test_a_message_is_handed_out_max_deliveries_times_then_dead(mq: Client) -> None:
     queue = mq.queue("limited", lease=0.2, max_deliveries=3)
     sent = await queue.send_message({"bad": True})
-    counts = []
-    while messages := await queue.get_messages(timeout=3.5):
-        counts += [m.delivery_count for m in messages]
+    counts: list[int] = []
 
+    async def died() -> bool:
+        counts.extend(m.delivery_count for m in await queue.get_messages(timeout=0.3))
+        return bool((await queue.dlq.get_info()).message_count)
+
+    await eventually(died, within=20)
+    assert await queue.get_messages() == []
     [dead] = await queue.dlq.get_messages()
 
     assert counts == [1, 2, 3]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias
 
-import attrs
+import msgspec
 
 from leanmq.errors import LeanMQError
 
@@ -23,8 +23,7 @@ Outcome: TypeAlias = "Reply | LeanMQError"
 """What became of one command: its reply, or the mapped error as a value."""
 
 
-@attrs.frozen
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """Commands for one connection: written at once, answered in order, not atomic.
 
     Attributes:
@@ -65,8 +64,7 @@ class Hub(Protocol):
         ...
 
 
-@attrs.frozen
-class Wait:
+class Wait(msgspec.Struct, frozen=True):
     """Wait on ``hub`` until ``key`` was woken after version ``seen``, at most ``seconds``."""
 
     hub: Hub

@@ -7,6 +7,8 @@ can collide with another's key.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import attrs
 
 from leanmq.backends.protocol import QueueRef
@@ -31,7 +33,7 @@ class StreamKeys:
     meta: str
 
     def all(self) -> tuple[str, ...]:
-        """The keys in the order in which every script takes them."""
+        """The keys in the order in which settle and receive take them."""
         return (self.stream, self.dead, self.due, self.payloads, self.meta)
 
 
@@ -53,6 +55,7 @@ class QueueKeys:
                 live.meta)  # fmt: skip
 
 
+@lru_cache(maxsize=4_096)
 def queue_keys(prefix: str, name: str, tag: str) -> QueueKeys:
     """The keys of queue ``name`` under hash tag ``tag``.
 

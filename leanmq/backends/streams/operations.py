@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import attrs
 import msgspec
+from msgspec.structs import replace
 
 from leanmq.backends.protocol import (
     Declare,
@@ -131,15 +132,15 @@ class StreamOperations:
         settled = []
         for settlement in request.settle:
             settled.append((yield from self._settle(settlement)))
-        result = Exchanged()
+        if not request.receive:
+            return Exchanged(settled)
         if len(request.receive) > 1:
             raise UnsupportedError(
                 f"this backend receives from one queue at a time, not {len(request.receive)}; "
                 "receive from each in turn"
             )
-        for receive in request.receive:
-            result = yield from self._receive(receive, request.wait)
-        return attrs.evolve(result, settled=settled) if settled else result
+        result = yield from self._receive(request.receive[0], request.wait)
+        return replace(result, settled=settled) if settled else result
 
     def extend(self, request: Extend) -> Operation[Extended]:
         """Begin leases anew for those that still hold their messages."""
