@@ -134,7 +134,7 @@ async def test_a_closed_client_says_so(harness: Harness) -> None:
 
 
 async def test_messages_sent_while_others_are_received_are_not_lost(
-    queue: AsyncQueue, harness: Harness
+    mq: Client, queue: AsyncQueue, harness: Harness
 ) -> None:
     producer = harness.client().queue("orders")
 
@@ -144,7 +144,10 @@ async def test_messages_sent_while_others_are_received_are_not_lost(
 
     _, messages = await asyncio.gather(produce(), drain(queue, 100, within=30))
 
-    assert [m.data for m in messages] == list(range(100))
+    data = [m.data for m in messages]
+    assert sorted(data) == list(range(100))
+    if (await mq.open()).ordered:
+        assert data == list(range(100))
 
 
 async def test_a_receive_that_waits_costs_little_and_ends_for_a_message_of_its_own_queue_only(

@@ -57,8 +57,6 @@ waiting consumer sweeps once a slice."""
 
 SWEEP_EVERY_IN_MEMORY = 0.05
 
-_LOADS = 5
-
 
 @attrs.frozen
 class StreamOperations:
@@ -265,15 +263,22 @@ def _run(
     wakes: tuple[str, ...] = (),
 ) -> Operation[Reply]:
     """Run a script by its SHA-1; load it first where it is not known."""
-    command: Command = ("EVALSHA", code.sha, len(keys), *keys, *arguments)
-    outcomes: Outcomes = yield Call((command,), keys[0], idempotent, wakes=wakes)
-    tries = 0
-    while getattr(outcomes[-1], "code", "") == "NOSCRIPT" and tries < _LOADS:
-        # Again and again: the slot may move to another node between the load and the call.
+    rest: Command = (len(keys), *keys, *arguments)
+    by_sha: Command = ("EVALSHA", code.sha, *rest)
+    outcomes: Outcomes = yield Call((by_sha,), keys[0], idempotent, wakes=wakes)
+    if _unknown_script(outcomes):
         load: Command = ("SCRIPT", "LOAD", code.text)
-        outcomes = yield Call((load, command), keys[0], idempotent, wakes=wakes)
-        tries += 1
+        outcomes = yield Call((load, by_sha), keys[0], idempotent, wakes=wakes)
+    if _unknown_script(outcomes):
+        # The slot is moving: its keys, and so the call, are sent on to a node that the load,
+        # which names no key, does not reach. The text itself does.
+        by_text: Command = ("EVAL", code.text, *rest)
+        outcomes = yield Call((by_text,), keys[0], idempotent, wakes=wakes)
     return _value(outcomes[-1], queue)
+
+
+def _unknown_script(outcomes: Outcomes) -> bool:
+    return getattr(outcomes[-1], "code", "") == "NOSCRIPT"
 
 
 def _reply(outcomes: Outcomes) -> Reply:

@@ -1,0 +1,91 @@
+"""Operations as generators, driven by hand: what they ask for when things go wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from leanmq.backends.protocol import (
+    Exchange,
+    Held,
+    NewMessage,
+    QueueRef,
+    Receive,
+    SendBatch,
+    Settlement,
+    Verb,
+)
+from leanmq.backends.streams.calls import Call
+from leanmq.backends.streams.operations import StreamOperations
+from leanmq.backends.streams.scripts import script
+from leanmq.errors import BackendError, OutcomeUnknownError, QueueNotFoundError
+
+ORDERS = QueueRef("orders")
+do = StreamOperations("mq:")
+UNKNOWN_SCRIPT = BackendError("no such script", code="NOSCRIPT")
+
+
+def command_names(call: object) -> list[object]:
+    assert isinstance(call, Call)
+    return [command[0] for command in call.commands]
+
+
+def test_a_script_that_is_nowhere_known_travels_in_full() -> None:
+    send = do.send(SendBatch(ORDERS, [NewMessage(b"1")]))
+
+    first = next(send)
+    second = send.send([UNKNOWN_SCRIPT])
+    third = send.send([b"sha", UNKNOWN_SCRIPT])
+    with pytest.raises(StopIteration) as done:
+        send.send([[b"7-0"]])
+
+    assert command_names(first) == ["EVALSHA"]
+    assert command_names(second) == ["SCRIPT", "EVALSHA"]
+    assert command_names(third) == ["EVAL"]
+    assert isinstance(third, Call)
+    assert third.commands[0][1] == script("send").text
+    assert done.value.value.results == ["7-0"]
+
+
+def test_a_send_is_not_idempotent_and_reports_its_error_for_each_message() -> None:
+    send = do.send(SendBatch(ORDERS, [NewMessage(b"1"), NewMessage(b"2")]))
+    call = next(send)
+    lost = OutcomeUnknownError("lost")
+    with pytest.raises(StopIteration) as done:
+        send.send([lost])
+
+    assert isinstance(call, Call)
+    assert not call.idempotent
+    assert done.value.value.results == [lost, lost]
+
+
+@pytest.mark.parametrize("code", ["NOQUEUE", "NOGROUP"])
+def test_a_queue_that_is_not_there_is_told_by_name(code: str) -> None:
+    receive = do.exchange(Exchange((), (Receive(ORDERS, "c", 1),)))
+    next(receive)
+
+    with pytest.raises(QueueNotFoundError, match="'orders'") as missing:
+        receive.send([BackendError("gone", code=code)])
+    assert missing.value.queue == "orders"
+
+
+def test_receipts_of_one_delivery_are_settled_by_one_call() -> None:
+    held = [Held(f"{n}-0", f"{n}-0 1 lane") for n in range(100)]
+    settle = do.exchange(Exchange((Settlement(ORDERS, Verb.ACKNOWLEDGE, held),)))
+
+    call = next(settle)
+    assert isinstance(call, Call)
+    assert call.commands[0].count("lane") == 1
+    with pytest.raises(StopIteration) as done:
+        settle.send([[60_000, b"0" * 99 + b"2"]])
+
+    assert list(done.value.value.settled[0]) == [0] * 99 + [2]
+
+
+def test_a_brisk_receive_that_finds_nothing_looks_after_the_queue() -> None:
+    receive = do.exchange(Exchange((), (Receive(ORDERS, "c", 1, brisk=True),)))
+
+    first = next(receive)
+    second = receive.send([None, b"60000"])
+
+    assert command_names(first) == ["XREADGROUP", "HGET"]
+    assert command_names(second) == ["EVALSHA"]
