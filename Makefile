@@ -9,6 +9,7 @@ INSTALLED := .venv/.installed
 RUN := .venv/bin/python -m
 
 IN_MEMORY := memory-sync or memory-asyncio
+LONG := twenty_seeds or times_then_dead
 CODE := leanmq tests benchmarks scripts $(wildcard examples)
 N ?= 10
 
@@ -32,12 +33,12 @@ demo: $(INSTALLED) ## Send and consume 1,000 orders, in memory and on a real Red
 
 # These tests wait more than they compute, hence more workers than cores.
 quick: $(INSTALLED) ## Unit tests, and the contract in memory: under 20 s, no server needed
-	$(RUN) pytest tests -q -n 4 --dist worksteal \
+	$(RUN) pytest tests -q -n 5 --dist worksteal \
 		--ignore=tests/unit/test_typing.py --ignore-glob='tests/unit/test_support_*' \
-		-k 'not contract or (($(IN_MEMORY)) and not twenty_seeds)'
+		-k 'not contract or (($(IN_MEMORY)) and not ($(LONG)))'
 
 test: $(INSTALLED) ## All tests, on one server and one redis-py: under 5 minutes
-	$(RUN) pytest tests -q -n 2
+	$(RUN) pytest tests -q -n 3
 
 lint: $(INSTALLED) ## Style: ruff check, ruff format
 	$(RUN) ruff check .

@@ -43,6 +43,8 @@ WORLDS: Final = ("sync", "asyncio")
 ON_SERVERS: Final = ("redis", "sentinel", "cluster")
 IN_MEMORY: Final = ("memory", "pass-through", "split")
 
+# The contract waits (for failovers, for leases) much more than it computes.
+WORKERS: Final = "4"
 # Of the development group, what tests do not need.
 NOT_NEEDED: Final = ("ruff", "mypy")
 
@@ -239,7 +241,7 @@ def run(row: Row, inside: Path) -> Result:
     settings: Mapping[str, str] = {SERVER_VARIABLE: str(row.server)} if row.server else {}
     with tempfile.TemporaryDirectory(prefix="leanmq-matrix-") as folder:
         report = Path(folder, "report.xml")
-        command: list[str | Path] = [inside, "-m", "pytest", "tests/contract", "-q", "-n", "2"]
+        command: list[str | Path] = [inside, "-m", "pytest", "tests/contract", "-q", "-n", WORKERS]
         command += ["-k", expression]
         command += [f"--junitxml={report}", "-p", "no:cacheprovider"]
         done = subprocess.run(command, cwd=ROOT, env={**os.environ, **settings})
