@@ -34,7 +34,7 @@ demo: $(INSTALLED) ## Send and consume 1,000 orders, in memory and on a real Red
 # These tests wait more than they compute, hence more workers than cores.
 quick: $(INSTALLED) ## Unit tests, and the contract in memory: under 20 s, no server needed
 	$(RUN) pytest tests -q -n 5 --dist worksteal \
-		--ignore=tests/unit/test_typing.py --ignore-glob='tests/unit/test_support_*' \
+		--ignore=tests/unit/test_typing.py --ignore=tests/unit/servers \
 		-k 'not contract or (($(IN_MEMORY)) and not ($(LONG)))'
 
 test: $(INSTALLED) ## All tests, on one server and one redis-py: under 5 minutes

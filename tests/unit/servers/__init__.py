@@ -1,0 +1,1 @@
+"""The test servers do what the contract relies on: they fail as ordered, and heal."""
