@@ -137,8 +137,8 @@ class Queue(Protocol[T]):
             Their ids, in order.
 
         Raises:
-            BulkSendError: if it stopped on the way; tells what is stored, what is not, and
-                what is unknown.
+            BulkSendError: if it stopped after something was, or may have been, stored; tells
+                what is, what is not, and what is unknown. Else the error itself.
         """
         ...
 

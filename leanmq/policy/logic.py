@@ -90,15 +90,24 @@ class QueueLogic:
                     data = item.data if isinstance(item, Outgoing) else item
                     chunk.append(NewMessage(encode(data)))
             except MessageError as error:
-                where = f"item {first + len(chunk)}: {error}"
-                raise self._bulk_error(where, ids, [], len(chunk) + 1, error) from error
+                named = MessageError(f"item {first + len(chunk)}: {error}", queue=self.ref.name)
+                named.__cause__ = error.__cause__
+                stopped = self._stopped(named, ids, unsent=len(chunk) + 1)
+                raise stopped from stopped.__cause__
+            except Exception as error:  # noqa: BLE001  # of the caller's iterable
+                stopped = self._stopped(error, ids, unsent=len(chunk))
+                raise stopped from stopped.__cause__
             if not chunk:
                 return ids
-            yield from self.core.declare(self.ref, self.asked)
-            results = yield from self._send(SendBatch(self.ref, chunk))
+            try:
+                yield from self.core.declare(self.ref, self.asked)
+                results = yield from self._send(SendBatch(self.ref, chunk))
+            except LeanMQError as error:
+                stopped = self._stopped(error, ids, unsent=len(chunk))
+                raise stopped from stopped.__cause__
             if not _all_stored(results):
                 cause = self._send_error(next(r for r in results if not isinstance(r, str)))
-                raise self._bulk_error(str(cause), ids, results, 0, cause) from cause
+                raise self._stopped(cause, ids, results)
             ids += results
 
     def _send(self, batch: SendBatch) -> Steps[Sequence[SendResult]]:
@@ -125,7 +134,7 @@ class QueueLogic:
                 return results
             places = again
             try:
-                yield patience.pause(results[again[0]])  # type: ignore[arg-type]
+                yield patience.pause(ConnectionError("not sent yet"))
             except ConnectionError:
                 return results
             self.core.check_open()
@@ -150,32 +159,37 @@ class QueueLogic:
         unknown.__cause__ = error.__cause__ or error
         return unknown
 
-    def _bulk_error(
+    def _stopped(
         self,
-        why: str,
+        cause: Exception,
         ids: list[str],
-        results: Sequence[SendResult],
-        unsent: int,
-        cause: LeanMQError,
-    ) -> LeanMQError:
+        results: Sequence[SendResult] = (),
+        *,
+        unsent: int = 0,
+    ) -> Exception:
+        """What a bulk send raises: its cause itself if nothing is stored or may be."""
         first = len(ids)
         confirmed = dict(enumerate(ids))
-        confirmed |= {first + i: r for i, r in enumerate(results) if isinstance(r, str)}
-        unknown = tuple(first + i for i, r in enumerate(results) if _in_doubt(r))
-        rest = [
-            first + i for i, r in enumerate(results) if not isinstance(r, str) and not _in_doubt(r)
-        ]
-        rest += range(first, first + unsent)
-        if not confirmed and not unknown and isinstance(cause, MessageError):
-            return MessageError(why, queue=self.ref.name)
-        return BulkSendError(
+        unknown: list[int] = []
+        rest = list(range(first, first + unsent))
+        for place, result in enumerate(results, first):
+            if isinstance(result, str):
+                confirmed[place] = result
+            else:
+                (unknown if result.unknown else rest).append(place)
+        if not confirmed and not unknown:
+            return cause
+        why = str(cause) if isinstance(cause, LeanMQError) else type(cause).__name__
+        error = BulkSendError(
             f"queue {self.ref.name!r}: bulk send stopped after {len(confirmed)} messages "
             f"({len(unknown)} unknown, {len(rest)} read and not sent): {why}",
             confirmed=confirmed,
-            unknown_items=unknown,
+            unknown_items=tuple(unknown),
             unsent=tuple(rest),
             queue=self.ref.name,
         )
+        error.__cause__ = cause
+        return error
 
     # --- receiving
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -111,6 +112,23 @@ async def test_a_bulk_send_that_stops_tells_what_is_stored_and_what_is_not(
     assert error.unknown_items == ()
     assert error.unsent == tuple(range(500, 701))
     assert [m.id for m in await drain(queue, 500)] == list(error.confirmed.values())
+
+
+async def test_an_iterable_that_fails_does_not_hide_what_is_stored(queue: AsyncQueue) -> None:
+    def items(number: int) -> Iterator[int]:
+        yield from range(number)
+        raise OSError("the file of items broke")
+
+    with pytest.raises(OSError, match="the file of items broke"):
+        await queue.send_messages(items(3))
+    assert (await queue.get_info()).message_count == 0
+    with pytest.raises(BulkSendError, match="OSError") as stopped:
+        await queue.send_messages(items(503))
+
+    assert isinstance(stopped.value.__cause__, OSError)
+    assert list(stopped.value.confirmed) == list(range(500))
+    assert stopped.value.unsent == (500, 501, 502)
+    assert (await queue.get_info()).message_count == 500
 
 
 async def test_concurrent_sends_all_arrive_with_ids_of_their_own(queue: AsyncQueue) -> None:
