@@ -109,7 +109,7 @@ def files_of(root: Path) -> list[str]:
     return sorted({name for name in names if name and (root / name).is_file()})
 
 
-def judge(mutant: Mutant | None, expression: str, enough: int = ENOUGH) -> Verdict:
+def judge(mutant: Mutant | None, expression: str, enough: int) -> Verdict:
     """Run the contract on a copy, with the mutant in it if there is one."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="leanmq-mutant-") as folder:
@@ -167,6 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="mutants", description=__doc__)
     parser.add_argument("words", nargs="*", help="only mutants whose name holds one of these")
     parser.add_argument("--jobs", type=int, default=3, help="how many run at a time")
+    parser.add_argument("--all", action="store_true", help="count all failures, do not stop early")
     parser.add_argument("--verbose", action="store_true", help="show what the tests said")
     options = parser.parse_args(arguments)
 
@@ -180,13 +181,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"mutants: {len(chosen)} of {len(mutants)}, and the code as it is", flush=True)
 
     began = time.monotonic()
+    enough = sys.maxsize if options.all else ENOUGH
     expressions = sorted({f"({mutant.tests})" for mutant in chosen})
     with ThreadPoolExecutor(max_workers=options.jobs) as pool:
         healthy = pool.submit(judge, None, " or ".join(expressions), 1)
-        verdicts = pool.map(lambda mutant: judge(mutant, mutant.tests), chosen)
+        verdicts = pool.map(lambda mutant: judge(mutant, mutant.tests, enough), chosen)
         survivors = []
         for mutant, verdict in zip(chosen, verdicts, strict=True):
-            caught = f"{verdict.failed}{'+' if verdict.failed >= ENOUGH else ''}"
+            caught = f"{verdict.failed}{'+' if verdict.failed >= enough else ''}"
             if not verdict.failed:
                 survivors.append(mutant)
             print(f"{caught:>4} failed in {verdict.seconds:5.1f} s  {mutant.name}", flush=True)

@@ -1,0 +1,1 @@
+"""Topologies as generators, driven by scripted servers: no sockets, milliseconds."""
