@@ -51,7 +51,7 @@ class MemoryHub:
         event = asyncio.Event()
 
         def notify() -> None:
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # the loop was closed: nobody waits there any more
                 loop.call_soon_threadsafe(event.set)
 
         with self._waiting(wait, notify) as must_wait:

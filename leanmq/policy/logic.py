@@ -129,16 +129,21 @@ class QueueLogic:
             else:
                 for place, result in zip(places, sent.results, strict=True):
                     results[place] = result
-            again = [p for p in places if isinstance(results[p], ConnectionError)]
-            if not again or any(_in_doubt(r) for r in results):
+            refused = {
+                p: (message, result)
+                for p, message in zip(places, batch.messages, strict=True)
+                if isinstance(result := results[p], ConnectionError)
+            }
+            if not refused or any(_in_doubt(r) for r in results):
                 return results
-            places = again
+            places = list(refused)
             try:
-                yield patience.pause(ConnectionError("not sent yet"))
+                yield patience.pause(refused[places[0]][1])
             except ConnectionError:
                 return results
-            self.core.check_open()
-            batch = SendBatch(self.ref, [batch.messages[p] for p in again])
+            if self.core.closed:
+                return results
+            batch = SendBatch(self.ref, [message for message, _ in refused.values()])
 
     def _encode(self, data: Any) -> bytes:
         try:
@@ -401,11 +406,13 @@ class QueueLogic:
             )
         yield from self.core.open()
         patience = self.core.patience()
+        doubt = False
         while True:
             try:
                 dropped: Dropped = yield Ask("drop", Drop(self.ref.name, delete_dlq))
                 break
             except ConnectionError as error:
+                doubt = doubt or error.unknown
                 yield patience.pause(error)
         if dropped.dead_letters:
             raise QueueError(
@@ -414,7 +421,7 @@ class QueueLogic:
                 queue=self.ref.name,
             )
         self.core.forget(self.ref)
-        return dropped.existed
+        return dropped.existed or doubt  # an earlier try may have deleted it
 
 
 def _all_stored(results: Sequence[SendResult]) -> TypeGuard[Sequence[str]]:

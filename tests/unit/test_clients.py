@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import subprocess
 import sys
@@ -175,3 +176,23 @@ def test_a_backend_that_was_given_knows_its_own_prefix() -> None:
     with pytest.raises(TypeError, match="give them to the backend"):
         LeanMQ(backend=backend, prefix="other:")
     backend.close()
+
+
+def test_a_waiter_whose_loop_is_gone_does_not_fail_a_send() -> None:
+    hub = MemoryHub()
+    loop = asyncio.new_event_loop()
+    waiting = loop.create_task(hub.wait_async(Wait(hub, "k", 0, seconds=60)))
+    loop.run_until_complete(asyncio.sleep(0))
+    closing = loop.call_soon_threadsafe
+
+    def closed(*_: object, **__: object) -> asyncio.Handle:
+        raise RuntimeError("Event loop is closed")
+
+    loop.call_soon_threadsafe = closed  # type: ignore[method-assign]  # as if closed just now
+    hub.wake(("k",))
+
+    loop.call_soon_threadsafe = closing  # type: ignore[method-assign]
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        loop.run_until_complete(waiting)
+    loop.close()

@@ -17,7 +17,13 @@ from leanmq.backends.protocol import (
 from leanmq.backends.streams.calls import Call
 from leanmq.backends.streams.operations import StreamOperations
 from leanmq.backends.streams.scripts import script
-from leanmq.errors import BackendError, OutcomeUnknownError, QueueNotFoundError
+from leanmq.errors import (
+    BackendError,
+    ConnectionError,
+    OutcomeUnknownError,
+    QueueNotFoundError,
+    UnsupportedError,
+)
 
 ORDERS = QueueRef("orders")
 do = StreamOperations("mq:")
@@ -89,3 +95,23 @@ def test_a_brisk_receive_that_finds_nothing_looks_after_the_queue() -> None:
 
     assert command_names(first) == ["XREADGROUP", "HGET"]
     assert command_names(second) == ["EVALSHA"]
+
+
+def test_a_settlement_that_fails_halfway_says_that_part_of_it_may_be_done() -> None:
+    held = [Held("1-0", "1-0 1 lane.0"), Held("2-0", "2-0 1 lane.1")]
+    settle = do.exchange(Exchange((Settlement(ORDERS, Verb.ACKNOWLEDGE, held),)))
+    next(settle)
+    settle.send([[60_000, b"0"]])  # lane.0 is done
+
+    with pytest.raises(ConnectionError) as refused:
+        settle.send([ConnectionError("refused", unknown=False)])
+
+    assert refused.value.unknown
+
+
+def test_too_many_queues_are_refused_before_anything_is_settled() -> None:
+    settlement = Settlement(ORDERS, Verb.ACKNOWLEDGE, [Held("1-0", "1-0 1 c")])
+    receive = Receive(ORDERS, "c", 1)
+
+    with pytest.raises(UnsupportedError, match="one queue at a time, not 2"):
+        next(do.exchange(Exchange((settlement,), (receive, receive))))

@@ -127,16 +127,20 @@ class StreamOperations:
 
     def exchange(self, request: Exchange) -> Operation[Exchanged]:
         """Settle, then receive; if nothing came, wait once."""
-        settled = []
-        for settlement in request.settle:
-            settled.append((yield from self._settle(settlement)))
-        if not request.receive:
-            return Exchanged(settled)
         if len(request.receive) > 1:
             raise UnsupportedError(
                 f"this backend receives from one queue at a time, not {len(request.receive)}; "
                 "receive from each in turn"
             )
+        settled: list[Sequence[Standing]] = []
+        try:
+            for settlement in request.settle:
+                settled.append((yield from self._settle(settlement)))
+        except LeanMQError as error:
+            error.unknown = error.unknown or bool(settled)
+            raise
+        if not request.receive:
+            return Exchanged(settled)
         result = yield from self._receive(request.receive[0], request.wait)
         return replace(result, settled=settled) if settled else result
 
@@ -188,15 +192,19 @@ class StreamOperations:
         keys = self._keys(queue.name).of(queue)
         standings = [Standing.GONE] * len(messages)
         lease = 0.0
-        for rest, (entries, places) in replies.by_delivery(messages).items():
+        for number, (rest, (entries, places)) in enumerate(replies.by_delivery(messages).items()):
             times, consumer = replies.parse_rest(rest)
-            reply = yield from _run(
-                script("settle"),
-                keys.all(),
-                (verb, consumer, times, _milliseconds(delay), reason, *entries),
-                queue=queue.name,
-                wakes=wakes,
-            )
+            try:
+                reply = yield from _run(
+                    script("settle"),
+                    keys.all(),
+                    (verb, consumer, times, _milliseconds(delay), reason, *entries),
+                    queue=queue.name,
+                    wakes=wakes,
+                )
+            except LeanMQError as error:
+                error.unknown = error.unknown or number > 0  # those before it are done
+                raise
             lease = replies.lease(reply)
             found = replies.standings(reply)
             if len(found) == len(messages):
