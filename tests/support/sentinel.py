@@ -26,6 +26,10 @@ _INTERVALS = {
     # A sentinel that did not run for 2 s, or whose clock was set back, does nothing for 30 s;
     # it even accepts a failover that it does not make. Frozen and busy machines do that.
     "TILT-PERIOD": 1000,
+    # Sentinels ask what role a node has every 10 s. One that had asked just after a failover
+    # asks again just after the next, sees a "primary" that it has seen for 8 s and more (it
+    # missed the time between), and makes the newly promoted node a replica again.
+    "INFO-PERIOD": 1000,
 }
 
 
@@ -69,8 +73,11 @@ class SentinelTopology(Topology):
         def accepted() -> bool:
             nonlocal old
             # Not while another failover goes on: sentinels that did not start that one would
-            # accept, and would depose the primary before it.
+            # accept, and would depose the primary before it. Nor while one of them would undo
+            # the promotion, having seen the replica last in its time as a primary.
             old = self._agreed_primary()
+            if any(self._mistaken(sentinel) for sentinel in self.sentinels if sentinel.alive):
+                return False
             for sentinel in self.sentinels if old else ():
                 try:
                     self.ask(sentinel, "SENTINEL", "FAILOVER", SERVICE)
@@ -178,6 +185,11 @@ class SentinelTopology(Topology):
             return None
         return self.node_at(int(ports.pop()))
 
+    def _mistaken(self, sentinel: RedisProcess) -> list[str]:
+        """Return the ports of the replicas that a sentinel last saw as primaries."""
+        replicas = map(_pairs, self.ask(sentinel, "SENTINEL", "REPLICAS", SERVICE))
+        return [entry["port"] for entry in replicas if entry["role-reported"] != "slave"]
+
     def _complaints(self) -> list[str]:
         wrong: list[str] = []
         views: list[Mapping[str, str]] = []
@@ -191,6 +203,9 @@ class SentinelTopology(Topology):
             counts = view["num-slaves"], view["num-other-sentinels"]
             if counts != ("2", "2"):
                 wrong.append(f"{sentinel.name} knows {counts} replicas and other sentinels")
+            wrong += [
+                f"{sentinel.name} saw {port} last as a primary" for port in self._mistaken(sentinel)
+            ]
             for what in ("REPLICAS", "SENTINELS"):
                 for entry in map(_pairs, self.ask(sentinel, "SENTINEL", what, SERVICE)):
                     # What another sentinel said last of the primary ("master_down") is kept

@@ -43,6 +43,13 @@ def test_a_planned_failover_under_sentinel_moves_the_primary(
         assert new is not old
     sentinel.heal()
     assert sentinel.primary_for() is new
+    for process in sentinel.sentinels:
+        # One that still believes a replica to be a primary would undo its next promotion.
+        flat = sentinel.ask(process, "SENTINEL", "REPLICAS", sentinel.service)
+        assert [dict(zip(r[::2], r[1::2], strict=True))["role-reported"] for r in flat] == [
+            "slave",
+            "slave",
+        ]
     wait_until(lambda: address_by_sentinels(sentinel) == new.address[1], 3, "the new address")
     assert replicated(connect(sentinel.proxy_for()), "k", 2) == 2
 
