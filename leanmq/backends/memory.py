@@ -45,6 +45,9 @@ class MemoryServer:
         client: Any = fakeredis.FakeRedis(server=server, protocol=2, decode_responses=False)
         client.response_callbacks.clear()
         self._execute: Callable[..., Any] = client.execute_command
+        # The first connection makes the database, without a lock. Two threads that were both the
+        # first would have one each, and one would never see what the other sends.
+        self._execute("PING")
 
     def run(self, call: Call) -> Outcomes:
         """Run the commands one after the other, then wake whom they concern."""
