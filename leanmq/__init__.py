@@ -12,14 +12,16 @@
 """
 
 from leanmq._version import __version__
-from leanmq.aio.client import AsyncLeanMQ
-from leanmq.api import AsyncQueue, Message, Outgoing, Queue, QueueInfo
+from leanmq.aio.client import AsyncLeanMQ, AsyncTransaction
+from leanmq.api import AsyncQueue, Failure, Message, Outgoing, Queue, QueueInfo, StoredMessage
 from leanmq.errors import (
     AccessError,
     BackendError,
     BulkSendError,
     ClosedError,
     ConnectionError,
+    CrossSlotError,
+    CrossSlotTransactionError,
     LeanMQError,
     MessageError,
     OutcomeUnknownError,
@@ -28,18 +30,23 @@ from leanmq.errors import (
     QueueNotFoundError,
     QueueSettingsError,
     ServerStateError,
+    TransactionError,
     UnsupportedError,
 )
-from leanmq.policy.client import LeanMQ
+from leanmq.policy.client import LeanMQ, Transaction
 
 __all__ = [
     "AccessError",
     "AsyncLeanMQ",
     "AsyncQueue",
+    "AsyncTransaction",
     "BackendError",
     "BulkSendError",
     "ClosedError",
     "ConnectionError",
+    "CrossSlotError",
+    "CrossSlotTransactionError",
+    "Failure",
     "LeanMQ",
     "LeanMQError",
     "Message",
@@ -53,6 +60,9 @@ __all__ = [
     "QueueNotFoundError",
     "QueueSettingsError",
     "ServerStateError",
+    "StoredMessage",
+    "Transaction",
+    "TransactionError",
     "UnsupportedError",
     "__version__",
 ]

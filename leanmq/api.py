@@ -6,16 +6,38 @@ is a queue of orders and bare ``Queue`` takes anything that JSON can hold.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from datetime import datetime, timedelta
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    Literal,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    runtime_checkable,
+)
 
 import msgspec
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as DefaultedTypeVar
 
-__all__ = ["AsyncQueue", "Message", "MessageRefs", "Outgoing", "Queue", "QueueInfo", "Seconds"]
+__all__ = [
+    "AsyncQueue",
+    "Failure",
+    "Message",
+    "MessageRefs",
+    "Moment",
+    "Outgoing",
+    "Overflow",
+    "Queue",
+    "QueueInfo",
+    "Seconds",
+    "StoredMessage",
+]
 
 if TYPE_CHECKING:
     T = DefaultedTypeVar("T", default=Any)
@@ -24,6 +46,26 @@ else:
 
 Seconds: TypeAlias = "float | timedelta"
 """A duration: seconds as int or float, or a timedelta. Never negative."""
+
+Moment: TypeAlias = "float | timedelta | datetime"
+"""When: a duration from now, or a datetime with its time zone."""
+
+Overflow: TypeAlias = Literal["raise", "block"]
+"""What a send does when the queue is full: raise QueueFullError, or wait for room first."""
+
+
+class Failure(msgspec.Struct, frozen=True, gc=False):
+    """Why a message was retried.
+
+    Attributes:
+        at: When: seconds since the epoch, by the server's clock.
+        delivery_count: At which delivery.
+        reason: As the consumer gave it.
+    """
+
+    at: float
+    delivery_count: int
+    reason: str
 
 
 class Message(msgspec.Struct, Generic[T], frozen=True, gc=False):
@@ -37,6 +79,12 @@ class Message(msgspec.Struct, Generic[T], frozen=True, gc=False):
             letter: how often its queue had handed it out.
         lease_until: Until when it is leased: seconds since the epoch, by this machine's clock.
         error: Why it is a dead letter; None if it is not.
+        key: What it is about, as its sender said.
+        headers: As its sender gave them.
+        message_id: What its sender called it; not ``id``, and not unique.
+        failures: Why it was retried: the last five reasons, oldest first.
+        redrives: How often it was sent back from the dead letters.
+        queue: Name of the queue that it was received from.
     """
 
     id: str
@@ -45,12 +93,46 @@ class Message(msgspec.Struct, Generic[T], frozen=True, gc=False):
     delivery_count: int
     lease_until: float
     error: str | None = None
+    key: str | None = None
+    headers: Mapping[str, Any] = {}
+    message_id: str | None = None
+    failures: Sequence[Failure] = ()
+    redrives: int = 0
+    queue: str = ""
+
+
+class StoredMessage(Message[T], Generic[T], frozen=True, gc=False):
+    """A message as it is stored: looked at, not received.
+
+    ``data`` is the raw bytes if they cannot be decoded. ``delivery_count`` is how often it has
+    been handed out so far; ``lease_until`` is 0 unless it is in flight.
+
+    Attributes:
+        state: ``"ready"``, ``"in_flight"`` or ``"delayed"``.
+        due_at: When a delayed message is due, seconds since the epoch by this machine's clock.
+        consumer: Name of the consumer that holds it, for people.
+    """
+
+    state: Literal["ready", "in_flight", "delayed"] = "ready"
+    due_at: float | None = None
+    consumer: str | None = None
 
 
 class Outgoing(msgspec.Struct, Generic[T], frozen=True):
-    """A message to be sent with options of its own, for ``send_messages``."""
+    """A message to be sent with options of its own, for ``send_messages``.
+
+    Attributes:
+        data: The payload.
+        key: See ``Queue.send_message``, also for the others.
+    """
 
     data: T
+    key: str | None = None
+    ttl_seconds: Seconds | None = None
+    delay: Moment | None = None
+    headers: Mapping[str, Any] | None = None
+    message_id: str | None = None
+    dedup_id: str | None = None
 
 
 MessageRefs: TypeAlias = "str | Message[Any] | Iterable[str | Message[Any]]"
@@ -71,6 +153,11 @@ class QueueInfo(msgspec.Struct, frozen=True):
         lease: Seconds of a lease.
         max_deliveries: How often a message is handed out at most; 0 is unlimited.
         consumer_group: Name of the consumer group.
+        max_length: Messages that it holds at most; 0 is unlimited.
+        overflow: What a send does when it is full.
+        max_payload_bytes: Bytes of an encoded payload at most.
+        dedup_window: Seconds for which a ``dedup_id`` is remembered.
+        slot: Queues of the same slot can share a transaction on a cluster.
     """
 
     name: str
@@ -83,6 +170,11 @@ class QueueInfo(msgspec.Struct, frozen=True):
     lease: float
     max_deliveries: int
     consumer_group: str = "leanmq"
+    max_length: int = 0
+    overflow: str = "raise"
+    max_payload_bytes: int = 0
+    dedup_window: float = 0.0
+    slot: str = ""
 
 
 @runtime_checkable
@@ -112,26 +204,54 @@ class Queue(Protocol[T]):
         """
         ...
 
-    def send_message(self, data: T) -> str:
+    def send_message(
+        self,
+        data: T,
+        *,
+        key: str | None = None,
+        ttl_seconds: Seconds | None = None,
+        delay: Moment | None = None,
+        headers: Mapping[str, Any] | None = None,
+        message_id: str | None = None,
+        dedup_id: str | None = None,
+    ) -> str:
         """Store one message at the end of the queue.
 
         Args:
-            data: Anything that JSON can hold.
+            data: Anything that JSON can hold, or an instance of the queue's type.
+            key: What the message is about, such as a customer's number. Routers keep messages
+                of one key together.
+            ttl_seconds: Seconds from now, by the server's clock, after which it is not handed
+                out any more, but deleted.
+            delay: Seconds from now, or the moment, before which it is not handed out.
+            headers: Names and JSON values that travel with it, up to 16 KiB.
+            message_id: What you call it; only handed on.
+            dedup_id: A second send with the same one, within the queue's ``dedup_window``,
+                stores nothing and returns the first one's id. With it, a send whose reply was
+                lost is safely repeated by LeanMQ itself.
 
         Returns:
             The message's id.
 
         Raises:
-            MessageError: if ``data`` is not JSON.
+            MessageError: if ``data`` or an option cannot be sent.
+            QueueFullError: if the queue (or the server) has no room.
             OutcomeUnknownError: if the reply was lost: it may be stored or not.
         """
         ...
 
-    def send_messages(self, items: Iterable[T | Outgoing[T]]) -> list[str]:
-        """Store many messages, in order, in batches of 500.
+    def send_messages(
+        self,
+        items: Iterable[T | Outgoing[T]],
+        *,
+        key: str | Callable[[T], str | None] | None = None,
+    ) -> list[str]:
+        """Store many messages, in order, in batches of 500 (or 4 MiB).
 
         Args:
             items: Payloads, or ``Outgoing`` values; read lazily.
+            key: The key of those that have none of their own, or a function that makes it from
+                the payload.
 
         Returns:
             Their ids, in order.
@@ -157,6 +277,28 @@ class Queue(Protocol[T]):
         """
         ...
 
+    def consume(self, *, count: int = 10, timeout: Seconds | None = None) -> Iterator[Message[T]]:
+        """Messages one by one, received in batches, waiting for more.
+
+        Leases of those received but not yet yielded are renewed in time; when the loop ends
+        they are given back, uncounted. Settle each message yourself, or use ``processing``.
+
+        Args:
+            count: Messages that a batch has at most.
+            timeout: Seconds without a message after which the loop ends; None waits for ever,
+                until the client is closed.
+        """
+        ...
+
+    def processing(self, message: Message[T]) -> AbstractContextManager[T]:
+        """Work on a message: ``with queue.processing(message) as data``.
+
+        At the end of the block the message is acknowledged. An exception has it retried,
+        counted, with the exception's text among its ``failures``, and propagates. What is no
+        error of the message (Ctrl-C, cancellation) gives it back, uncounted.
+        """
+        ...
+
     def acknowledge_messages(self, messages: MessageRefs) -> int:
         """Settle messages as done: they are deleted.
 
@@ -170,10 +312,15 @@ class Queue(Protocol[T]):
         """Give messages back, uncounted, as if they had never been handed out."""
         ...
 
-    def retry_messages(self, messages: MessageRefs, delay: Seconds = 0) -> int:
+    def retry_messages(self, messages: MessageRefs, delay: Seconds = 0, *, reason: str = "") -> int:
         """Have messages handed out again, counted, ``delay`` seconds from now.
 
         At ``max_deliveries`` they become dead letters instead.
+
+        Args:
+            messages: Messages of this queue.
+            delay: Seconds until they are handed out again.
+            reason: Kept with the message, in ``failures``; 1,000 bytes of it.
         """
         ...
 
@@ -190,11 +337,63 @@ class Queue(Protocol[T]):
 
         Args:
             messages: Messages of this queue.
-            reason: What ``message.error`` will say there.
+            reason: What ``message.error`` will say there; 1,000 bytes of it.
 
         Raises:
             QueueError: if this is a dead letter queue.
         """
+        ...
+
+    def requeue_messages(
+        self, messages: MessageRefs, destination_queue: Queue[Any] | str | None = None
+    ) -> int:
+        """Send dead letters back to their queue, or to another, each in one atomic step.
+
+        Their deliveries are counted anew; their ids stay.
+
+        Args:
+            messages: Dead letters: those that you received, or ids of those that nobody holds.
+            destination_queue: Another queue, or its name.
+
+        Returns:
+            How many went back.
+
+        Raises:
+            QueueError: if this is no dead letter queue.
+            QueueFullError: if the destination has no room for all; some may have gone.
+            CrossSlotError: if the destination cannot be reached in one atomic step.
+        """
+        ...
+
+    def delete_messages(self, messages: MessageRefs) -> int:
+        """Delete messages, wherever they are: ready, delayed, or in flight with anybody.
+
+        Returns:
+            How many were there.
+        """
+        ...
+
+    def peek_messages(
+        self, count: int = 10, *, ids: Iterable[str] | str | None = None
+    ) -> list[StoredMessage[T]]:
+        """Look at the next messages that are ready, without receiving them.
+
+        Args:
+            count: Messages at most, 1 to 1,000.
+            ids: These messages instead, ready or delayed or in flight.
+        """
+        ...
+
+    def pending_messages(self, count: int = 10) -> list[StoredMessage[T]]:
+        """Look at messages in flight: who holds them, until when.
+
+        Args:
+            count: Messages at most, 1 to 1,000.
+        """
+        ...
+
+    def purge(self) -> int:
+        """Delete all messages that are there now, in every state; returns how many."""
         ...
 
     def get_info(self) -> QueueInfo:
@@ -239,11 +438,26 @@ class AsyncQueue(Protocol[T]):
         """See ``Queue.declare``."""
         ...
 
-    async def send_message(self, data: T) -> str:
+    async def send_message(
+        self,
+        data: T,
+        *,
+        key: str | None = None,
+        ttl_seconds: Seconds | None = None,
+        delay: Moment | None = None,
+        headers: Mapping[str, Any] | None = None,
+        message_id: str | None = None,
+        dedup_id: str | None = None,
+    ) -> str:
         """See ``Queue.send_message``."""
         ...
 
-    async def send_messages(self, items: Iterable[T | Outgoing[T]]) -> list[str]:
+    async def send_messages(
+        self,
+        items: Iterable[T | Outgoing[T]],
+        *,
+        key: str | Callable[[T], str | None] | None = None,
+    ) -> list[str]:
         """See ``Queue.send_messages``."""
         ...
 
@@ -251,6 +465,17 @@ class AsyncQueue(Protocol[T]):
         self, count: int = 10, block: bool | None = None, timeout: Seconds | None = None
     ) -> list[Message[T]]:
         """See ``Queue.get_messages``. A cancelled call loses nothing: see the guarantees."""
+        ...
+
+    def consume(
+        self, *, count: int = 10, timeout: Seconds | None = None
+    ) -> AsyncIterator[Message[T]]:
+        """See ``Queue.consume``. After ``break``, what was not yielded is given back when the
+        iterator is closed: use ``contextlib.aclosing``, or leave it to the event loop."""
+        ...
+
+    def processing(self, message: Message[T]) -> AbstractAsyncContextManager[T]:
+        """See ``Queue.processing``: ``async with queue.processing(message) as data``."""
         ...
 
     async def acknowledge_messages(self, messages: MessageRefs) -> int:
@@ -261,7 +486,9 @@ class AsyncQueue(Protocol[T]):
         """See ``Queue.release_messages``."""
         ...
 
-    async def retry_messages(self, messages: MessageRefs, delay: Seconds = 0) -> int:
+    async def retry_messages(
+        self, messages: MessageRefs, delay: Seconds = 0, *, reason: str = ""
+    ) -> int:
         """See ``Queue.retry_messages``."""
         ...
 
@@ -271,6 +498,30 @@ class AsyncQueue(Protocol[T]):
 
     async def move_to_dlq(self, messages: MessageRefs, reason: str = "") -> int:
         """See ``Queue.move_to_dlq``."""
+        ...
+
+    async def requeue_messages(
+        self, messages: MessageRefs, destination_queue: AsyncQueue[Any] | str | None = None
+    ) -> int:
+        """See ``Queue.requeue_messages``."""
+        ...
+
+    async def delete_messages(self, messages: MessageRefs) -> int:
+        """See ``Queue.delete_messages``."""
+        ...
+
+    async def peek_messages(
+        self, count: int = 10, *, ids: Iterable[str] | str | None = None
+    ) -> list[StoredMessage[T]]:
+        """See ``Queue.peek_messages``."""
+        ...
+
+    async def pending_messages(self, count: int = 10) -> list[StoredMessage[T]]:
+        """See ``Queue.pending_messages``."""
+        ...
+
+    async def purge(self) -> int:
+        """See ``Queue.purge``."""
         ...
 
     async def get_info(self) -> QueueInfo:

@@ -15,6 +15,8 @@ __all__ = [
     "BulkSendError",
     "ClosedError",
     "ConnectionError",
+    "CrossSlotError",
+    "CrossSlotTransactionError",
     "LeanMQError",
     "MessageError",
     "OutcomeUnknownError",
@@ -23,6 +25,8 @@ __all__ = [
     "QueueNotFoundError",
     "QueueSettingsError",
     "ServerStateError",
+    "StaleSettingsError",
+    "TransactionError",
     "UnsupportedError",
 ]
 
@@ -123,6 +127,28 @@ class QueueFullError(QueueError):
     """There is no room: the queue's bound or the server's memory is used up. Nothing was stored."""
 
     retryable = True
+
+
+class StaleSettingsError(QueueError):
+    """The settings of a queue were changed since the sender read them. Nothing was stored.
+
+    LeanMQ reads them again and goes on; users see it only if they change all the time.
+    """
+
+    retryable = True
+
+
+class CrossSlotError(QueueError):
+    """Two queues cannot take part in one atomic step: they are in different slots of a cluster,
+    or in different deployments. Nothing was done."""
+
+
+class TransactionError(LeanMQError):
+    """A transaction failed as a whole: nothing of it was carried out."""
+
+
+class CrossSlotTransactionError(TransactionError, CrossSlotError):
+    """A transaction over queues of different slots. Nothing was sent."""
 
 
 class MessageError(LeanMQError, ValueError):

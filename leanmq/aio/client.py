@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from leanmq.aio.queue import AsyncQueueHandle
-from leanmq.api import Seconds
+from leanmq.api import AsyncQueue, Message, Moment, Outgoing, Overflow, QueueInfo, Seconds
 from leanmq.backends.protocol import AsyncBackend, Capabilities, QueueRef
 from leanmq.backends.registry import describe, open_async_backend
 from leanmq.policy.client import DEADLINE
+from leanmq.policy.codec import codec_for
 from leanmq.policy.core import ClientCore
+from leanmq.policy.logic import QueueLogic, logic_of
 from leanmq.policy.names import check_name, options_of, seconds_of, settings_of
 from leanmq.policy.steps import drive_async
+from leanmq.policy.transaction import TransactionLogic
 
-__all__ = ["AsyncLeanMQ"]
+__all__ = ["AsyncLeanMQ", "AsyncTransaction"]
+
+T = TypeVar("T")
 
 
 class AsyncLeanMQ:
@@ -50,13 +56,97 @@ class AsyncLeanMQ:
     def __repr__(self) -> str:
         return f"<AsyncLeanMQ {self._core.name}>"
 
+    @overload
     def queue(
-        self, name: str, *, lease: Seconds | None = None, max_deliveries: int | None = None
+        self,
+        name: str,
+        *,
+        type: type[T],
+        lease: Seconds | None = None,
+        max_deliveries: int | None = None,
+        max_length: int | None = None,
+        overflow: Overflow | None = None,
+        max_payload_bytes: int | None = None,
+        dedup_window: Seconds | None = None,
+        slot: str | None = None,
+    ) -> AsyncQueueHandle[T]: ...
+
+    @overload
+    def queue(
+        self,
+        name: str,
+        *,
+        type: None = None,
+        lease: Seconds | None = None,
+        max_deliveries: int | None = None,
+        max_length: int | None = None,
+        overflow: Overflow | None = None,
+        max_payload_bytes: int | None = None,
+        dedup_window: Seconds | None = None,
+        slot: str | None = None,
+    ) -> AsyncQueueHandle[Any]: ...
+
+    def queue(
+        self,
+        name: str,
+        *,
+        type: Any = None,
+        lease: Seconds | None = None,
+        max_deliveries: int | None = None,
+        max_length: int | None = None,
+        overflow: Overflow | None = None,
+        max_payload_bytes: int | None = None,
+        dedup_window: Seconds | None = None,
+        slot: str | None = None,
     ) -> AsyncQueueHandle[Any]:
         """See ``LeanMQ.queue``. Does no I/O, so it is no coroutine."""
         self._core.check_open()
+        asked = settings_of(
+            lease=lease,
+            max_deliveries=max_deliveries,
+            max_length=max_length,
+            overflow=overflow,
+            max_payload_bytes=max_payload_bytes,
+            dedup_window=dedup_window,
+            slot=slot,
+        )
         ref = QueueRef(check_name(name))
-        return AsyncQueueHandle(self._backend, self._core, ref, settings_of(lease, max_deliveries))
+        return AsyncQueueHandle(self._backend, QueueLogic(self._core, ref, asked, codec_for(type)))
+
+    async def update_queue(
+        self,
+        name: str,
+        *,
+        lease: Seconds | None = None,
+        max_deliveries: int | None = None,
+        max_length: int | None = None,
+        overflow: Overflow | None = None,
+        max_payload_bytes: int | None = None,
+        dedup_window: Seconds | None = None,
+    ) -> QueueInfo:
+        """See ``LeanMQ.update_queue``."""
+        changes = settings_of(
+            lease=lease,
+            max_deliveries=max_deliveries,
+            max_length=max_length,
+            overflow=overflow,
+            max_payload_bytes=max_payload_bytes,
+            dedup_window=dedup_window,
+        )
+        return await drive_async(self._core.update(check_name(name), changes), self._backend)
+
+    async def list_queues(self) -> list[QueueInfo]:
+        """See ``LeanMQ.list_queues``."""
+        return await drive_async(self._core.list_queues(), self._backend)
+
+    async def process_expired_messages(self) -> int:
+        """See ``LeanMQ.process_expired_messages``."""
+        return await drive_async(self._core.process_expired(), self._backend)
+
+    def transaction(self) -> AsyncTransaction:
+        """See ``LeanMQ.transaction``: ``async with mq.transaction() as tx``."""
+        self._core.check_open()
+        return AsyncTransaction(self._backend, self._core)
 
     async def open(self) -> Capabilities:
         """Connect now, and tell what the backend can do."""
@@ -84,3 +174,55 @@ class AsyncLeanMQ:
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
+
+
+class AsyncTransaction:
+    """``leanmq.Transaction`` for asyncio; gathering is no coroutine. For one task.
+
+    Attributes:
+        ids: The ids of the sent messages, in order, once it was carried out.
+    """
+
+    def __init__(self, backend: AsyncBackend, core: ClientCore) -> None:
+        self._backend = backend
+        self._logic = TransactionLogic(core)
+        self.ids: list[str] = []
+
+    def send_message(
+        self,
+        queue: AsyncQueue[Any] | str,
+        data: Any,
+        *,
+        key: str | None = None,
+        ttl_seconds: Seconds | None = None,
+        delay: Moment | None = None,
+        headers: Mapping[str, Any] | None = None,
+        message_id: str | None = None,
+        dedup_id: str | None = None,
+    ) -> None:
+        """See ``Transaction.send_message``."""
+        message = Outgoing(data, key, ttl_seconds, delay, headers, message_id, dedup_id)
+        self._logic.send(logic_of(queue), message)
+
+    def acknowledge(self, messages: Message[Any] | Iterable[Message[Any]]) -> None:
+        """See ``Transaction.acknowledge``."""
+        self._logic.acknowledge(messages)
+
+    async def execute(self) -> list[str]:
+        """See ``Transaction.execute``."""
+        self.ids = await drive_async(self._logic.execute(), self._backend)
+        return self.ids
+
+    async def __aenter__(self) -> AsyncTransaction:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            await self.execute()
+        else:
+            self._logic.abandon()

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Generic, TypeVar
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Generic, TypeVar
 
-from leanmq.api import Message, MessageRefs, Outgoing, QueueInfo, Seconds
-from leanmq.backends.protocol import AsyncBackend, QueueRef, Settings, Verb
-from leanmq.policy.core import ClientCore
-from leanmq.policy.logic import QueueLogic
+from leanmq.api import (
+    AsyncQueue,
+    Message,
+    MessageRefs,
+    Moment,
+    Outgoing,
+    QueueInfo,
+    Seconds,
+    StoredMessage,
+)
+from leanmq.backends.protocol import AsyncBackend, QueueRef, State, Verb
+from leanmq.errors import ClosedError
+from leanmq.policy.logic import QueueLogic, destination_of
+from leanmq.policy.processing import failed, lease_lost
 from leanmq.policy.steps import drive_async
 
 __all__ = ["AsyncQueueHandle"]
@@ -19,11 +30,9 @@ T = TypeVar("T")
 class AsyncQueueHandle(Generic[T]):
     """``leanmq.AsyncQueue`` on any backend. Made by ``AsyncLeanMQ.queue`` without any I/O."""
 
-    def __init__(
-        self, backend: AsyncBackend, core: ClientCore, ref: QueueRef, asked: Settings
-    ) -> None:
+    def __init__(self, backend: AsyncBackend, logic: QueueLogic) -> None:
         self._backend = backend
-        self._logic = QueueLogic(core, ref, asked)
+        self._logic = logic
 
     def __repr__(self) -> str:
         kind = "dead letters of " if self.is_dlq else ""
@@ -43,25 +52,86 @@ class AsyncQueueHandle(Generic[T]):
     def dlq(self) -> AsyncQueueHandle[T]:
         """See ``leanmq.AsyncQueue.dlq``."""
         logic = self._logic
-        return AsyncQueueHandle(self._backend, logic.core, QueueRef(self.name, True), logic.asked)
+        dead = QueueLogic(logic.core, QueueRef(self.name, True), logic.asked, logic.codec)
+        return AsyncQueueHandle(self._backend, dead)
 
     async def declare(self) -> None:
         """See ``leanmq.AsyncQueue.declare``."""
         return await drive_async(self._logic.declare(), self._backend)
 
-    async def send_message(self, data: T) -> str:
+    async def send_message(
+        self,
+        data: T,
+        *,
+        key: str | None = None,
+        ttl_seconds: Seconds | None = None,
+        delay: Moment | None = None,
+        headers: Mapping[str, Any] | None = None,
+        message_id: str | None = None,
+        dedup_id: str | None = None,
+    ) -> str:
         """See ``leanmq.AsyncQueue.send_message``."""
-        return await drive_async(self._logic.send(data), self._backend)
+        message = Outgoing(data, key, ttl_seconds, delay, headers, message_id, dedup_id)
+        return await drive_async(self._logic.send(message), self._backend)
 
-    async def send_messages(self, items: Iterable[T | Outgoing[T]]) -> list[str]:
+    async def send_messages(
+        self,
+        items: Iterable[T | Outgoing[T]],
+        *,
+        key: str | Callable[[T], str | None] | None = None,
+    ) -> list[str]:
         """See ``leanmq.AsyncQueue.send_messages``."""
-        return await drive_async(self._logic.send_many(items), self._backend)
+        return await drive_async(self._logic.send_many(items, key), self._backend)
 
     async def get_messages(
         self, count: int = 10, block: bool | None = None, timeout: Seconds | None = None
     ) -> list[Message[T]]:
         """See ``leanmq.AsyncQueue.get_messages``."""
         return await drive_async(self._logic.receive(count, block, timeout), self._backend)
+
+    def consume(
+        self, *, count: int = 10, timeout: Seconds | None = None
+    ) -> AsyncIterator[Message[T]]:
+        """See ``leanmq.AsyncQueue.consume``."""
+        self._logic.check_consume(count, timeout)
+        return self._consume(count, timeout)
+
+    async def _consume(self, count: int, timeout: Seconds | None) -> AsyncIterator[Message[T]]:
+        waiting: list[Message[T]] = []
+        try:
+            while True:
+                if waiting:
+                    waiting = await drive_async(self._logic.keep(waiting), self._backend)
+                else:
+                    waiting = await self.get_messages(count, True, timeout)
+                    if not waiting and timeout is not None:
+                        return
+                if waiting:
+                    yield waiting.pop(0)
+        except ClosedError:
+            return
+        finally:
+            if waiting and not self._logic.core.closed:
+                await self.release_messages(waiting)
+
+    def processing(self, message: Message[T]) -> AbstractAsyncContextManager[T]:
+        """See ``leanmq.AsyncQueue.processing``."""
+        return self._processing(message)
+
+    @asynccontextmanager
+    async def _processing(self, message: Message[T]) -> AsyncIterator[T]:
+        try:
+            yield message.data
+        except Exception as error:
+            with failed(self.name, message, error):
+                await self.retry_messages(message, reason=f"{type(error).__name__}: {error}")
+            raise
+        except BaseException as error:
+            with failed(self.name, message, error):
+                await self.release_messages(message)
+            raise
+        if not await self.acknowledge_messages(message):
+            lease_lost(self.name, message)
 
     async def acknowledge_messages(self, messages: MessageRefs) -> int:
         """See ``leanmq.AsyncQueue.acknowledge_messages``."""
@@ -71,11 +141,12 @@ class AsyncQueueHandle(Generic[T]):
         """See ``leanmq.AsyncQueue.release_messages``."""
         return await drive_async(self._logic.settle(Verb.RELEASE, messages), self._backend)
 
-    async def retry_messages(self, messages: MessageRefs, delay: Seconds = 0) -> int:
+    async def retry_messages(
+        self, messages: MessageRefs, delay: Seconds = 0, *, reason: str = ""
+    ) -> int:
         """See ``leanmq.AsyncQueue.retry_messages``."""
-        return await drive_async(
-            self._logic.settle(Verb.RETRY, messages, delay=delay), self._backend
-        )
+        steps = self._logic.settle(Verb.RETRY, messages, delay=delay, reason=reason)
+        return await drive_async(steps, self._backend)
 
     async def extend_messages(self, messages: MessageRefs) -> int:
         """See ``leanmq.AsyncQueue.extend_messages``."""
@@ -86,6 +157,31 @@ class AsyncQueueHandle(Generic[T]):
         return await drive_async(
             self._logic.settle(Verb.DEAD_LETTER, messages, reason=reason), self._backend
         )
+
+    async def requeue_messages(
+        self, messages: MessageRefs, destination_queue: AsyncQueue[Any] | str | None = None
+    ) -> int:
+        """See ``leanmq.AsyncQueue.requeue_messages``."""
+        destination = destination_of(self._logic, destination_queue)
+        return await drive_async(self._logic.requeue(messages, destination), self._backend)
+
+    async def delete_messages(self, messages: MessageRefs) -> int:
+        """See ``leanmq.AsyncQueue.delete_messages``."""
+        return await drive_async(self._logic.settle(Verb.DELETE, messages), self._backend)
+
+    async def peek_messages(
+        self, count: int = 10, *, ids: Iterable[str] | str | None = None
+    ) -> list[StoredMessage[T]]:
+        """See ``leanmq.AsyncQueue.peek_messages``."""
+        return await drive_async(self._logic.peek(count, ids), self._backend)
+
+    async def pending_messages(self, count: int = 10) -> list[StoredMessage[T]]:
+        """See ``leanmq.AsyncQueue.pending_messages``."""
+        return await drive_async(self._logic.peek(count, None, State.IN_FLIGHT), self._backend)
+
+    async def purge(self) -> int:
+        """See ``leanmq.AsyncQueue.purge``."""
+        return await drive_async(self._logic.purge(), self._backend)
 
     async def get_info(self) -> QueueInfo:
         """See ``leanmq.AsyncQueue.get_info``."""

@@ -20,7 +20,7 @@ from leanmq.backends.protocol import AsyncBackend, Backend, Capabilities
 from leanmq.backends.registry import Options
 from leanmq.backends.streams.calls import Call, Command, Outcome, Outcomes
 from leanmq.backends.streams.driver import AsyncStreamsBackend, StreamsBackend
-from leanmq.backends.urls import parse_url
+from leanmq.backends.urls import Target, parse_url
 from leanmq.backends.wire import translate
 from leanmq.errors import ClosedError, UnsupportedError
 
@@ -145,15 +145,22 @@ class AsyncMemoryConnection(_Memory):
 
 def backend(url: str, options: Options) -> Backend:
     """A backend in this process, for threads."""
-    connection = MemoryConnection(parse_url(url).service)
-    return StreamsBackend(connection, _capabilities(connection), options.prefix)
+    target = parse_url(url)
+    connection = MemoryConnection(target.service)
+    return StreamsBackend(connection, _capabilities(target), options.prefix)
 
 
 def async_backend(url: str, options: Options) -> AsyncBackend:
     """A backend in this process, for asyncio."""
-    connection = AsyncMemoryConnection(parse_url(url).service)
-    return AsyncStreamsBackend(connection, _capabilities(connection), options.prefix)
+    target = parse_url(url)
+    connection = AsyncMemoryConnection(target.service)
+    return AsyncStreamsBackend(connection, _capabilities(target), options.prefix)
 
 
-def _capabilities(connection: _Memory) -> Capabilities:
-    return Capabilities(connection.display, durable=False, shared=False)
+def _capabilities(target: Target) -> Capabilities:
+    return Capabilities(
+        target.display,
+        durable=False,
+        shared=False,
+        transactions_across_queues=not target.strict_slots,
+    )

@@ -19,9 +19,11 @@ from typing import Protocol, TypeAlias, runtime_checkable
 import attrs
 import msgspec
 
+from leanmq.api import Failure
 from leanmq.errors import LeanMQError
 
 __all__ = [
+    "Alter",
     "AsyncBackend",
     "Backend",
     "Capabilities",
@@ -34,18 +36,31 @@ __all__ = [
     "Exchanged",
     "Extend",
     "Extended",
+    "Failure",
     "Held",
+    "ListQueues",
+    "Listed",
     "NewMessage",
+    "Peek",
+    "Peeked",
+    "Purge",
+    "Purged",
     "QueueRef",
     "QueueStats",
     "Receive",
+    "Redrive",
+    "Redriven",
     "SendBatch",
     "SendResult",
     "Sent",
     "Settings",
     "Settlement",
     "Standing",
+    "State",
     "Stats",
+    "Stored",
+    "Terms",
+    "Transact",
     "Verb",
 ]
 
@@ -59,7 +74,9 @@ class Capabilities:
         durable: Messages outlive the process that holds them.
         shared: Other processes can open the same queues.
         ordered: One consumer of an undisturbed queue receives in the order of sending.
-        transactions_across_queues: One transaction may touch any two queues.
+        transactions_across_queues: One transaction may touch any two queues. Else only those
+            of one slot (``Settings.slot``).
+        bounds: ``Settings.max_length`` is kept, exactly.
         receive_queues: How many queues one ``exchange`` may receive from.
         max_batch: How many messages one ``send`` takes at most.
     """
@@ -69,6 +86,7 @@ class Capabilities:
     shared: bool = True
     ordered: bool = True
     transactions_across_queues: bool = True
+    bounds: bool = True
     receive_queues: int = 1
     max_batch: int = 1_000
 
@@ -88,10 +106,23 @@ class Settings:
     Attributes:
         lease: Seconds that a delivered message belongs to its consumer.
         max_deliveries: How often a message is handed out at most; 0 is unlimited.
+        max_length: Messages that the queue holds at most, delayed and in flight included; 0 is
+            unlimited.
+        overflow: What a sender does when the queue is full: ``"raise"`` or ``"block"``. Only
+            stored here; the policy above the seam follows it.
+        max_payload_bytes: Bytes of an encoded payload at most. Only stored here, too.
+        dedup_window: Seconds for which a ``dedup_id`` is remembered.
+        slot: Queues of one slot can share a transaction wherever they are. A queue alone has
+            its name as its slot. Cannot be altered.
     """
 
     lease: float | None = None
     max_deliveries: int | None = None
+    max_length: int | None = None
+    overflow: str | None = None
+    max_payload_bytes: int | None = None
+    dedup_window: float | None = None
+    slot: str | None = None
 
 
 @attrs.frozen
@@ -110,11 +141,24 @@ class Declared:
         settings: Every setting, none of them None.
         created: Whether this call made (part of) the queue.
         created_at: When the queue was made, in seconds since the epoch.
+        epoch: Grows with each change of the settings.
     """
 
     settings: Settings
     created: bool
     created_at: float
+    epoch: int = 0
+
+
+@attrs.frozen
+class Alter:
+    """Change those settings of a queue that are not None, for all who use it.
+
+    A shorter lease counts for messages in flight only when the old one has run out once.
+    """
+
+    name: str
+    settings: Settings
 
 
 @attrs.frozen
@@ -133,17 +177,46 @@ class Dropped:
     dead_letters: int = 0
 
 
+class Terms(msgspec.Struct, frozen=True, gc=False):
+    """What a message is sent with besides its body; None (or 0) is "not given".
+
+    Attributes:
+        key: What the message is about, for routers and ordered consumers.
+        headers: A JSON object, encoded.
+        label: The user's name for it; not unique, never used to find it.
+        ttl: Milliseconds from now, by the server's clock, after which it is not handed out.
+        delay: Milliseconds from now before which it is not handed out.
+        due_at: The same as a moment, in milliseconds since the epoch.
+        dedup_id: If the queue remembers a message of this id, nothing is stored, and the
+            result is that message's id.
+    """
+
+    key: str | None = None
+    headers: bytes | None = None
+    label: str | None = None
+    ttl: int = 0
+    delay: int = 0
+    due_at: int = 0
+    dedup_id: str | None = None
+
+
 class NewMessage(msgspec.Struct, frozen=True, gc=False):
-    """A message to store: its encoded body."""
+    """A message to store: its encoded body, and its terms if it has any."""
 
     body: bytes
+    terms: Terms | None = None
 
 
 class SendBatch(msgspec.Struct, frozen=True):
-    """Messages for one queue, in order. At most ``Capabilities.max_batch``."""
+    """Messages for one queue, in order. At most ``Capabilities.max_batch``.
+
+    Attributes:
+        epoch: If not 0: refuse (``StaleSettingsError``) unless the settings are of this epoch.
+    """
 
     queue: QueueRef
     messages: Sequence[NewMessage]
+    epoch: int = 0
 
 
 SendResult: TypeAlias = "str | LeanMQError"
@@ -167,6 +240,8 @@ class Verb(enum.Enum):
     """Hand it out again, counted, after a delay."""
     DEAD_LETTER = "dead"
     """Move it to the dead letters, with a reason."""
+    DELETE = "delete"
+    """Delete it, whoever holds it, ready or delayed or in flight."""
 
 
 class Standing(enum.IntEnum):
@@ -178,6 +253,8 @@ class Standing(enum.IntEnum):
     """The message is not there any more: settled before, or deleted."""
     LOST = 2
     """The lease was lost and another consumer holds the message. Nothing was changed."""
+    REFUSED = 3
+    """There is no room where the message should go. Nothing was changed."""
 
 
 class Held(msgspec.Struct, frozen=True, gc=False):
@@ -191,8 +268,8 @@ class Settlement(msgspec.Struct, frozen=True):
     """One verb for messages of one queue.
 
     Attributes:
-        delay: Seconds until a retried message is due again.
-        reason: Why a message becomes a dead letter.
+        delay: Seconds until a retried (or released) message is due again.
+        reason: Why a message becomes a dead letter, or is retried.
     """
 
     queue: QueueRef
@@ -250,6 +327,12 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
         timestamp: When it was sent, seconds since the epoch, by the server's clock.
         suspect: It was handed out before, repeatedly, and never settled.
         error: Why it is a dead letter.
+        key: As it was sent.
+        headers: As they were sent: a JSON object, encoded.
+        label: As it was sent.
+        failures: Why it was retried before, oldest first; the last ones only.
+        redrives: How often it was sent back from the dead letters.
+        foreign: Stored in a form of a later version, which this one does not know.
     """
 
     id: str
@@ -259,6 +342,12 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     timestamp: float
     suspect: bool = False
     error: str | None = None
+    key: str | None = None
+    headers: bytes | None = None
+    label: str | None = None
+    failures: Sequence[Failure] = ()
+    redrives: int = 0
+    foreign: bool = False
 
 
 class Exchanged(msgspec.Struct, frozen=True):
@@ -296,6 +385,112 @@ class Extended(msgspec.Struct, frozen=True):
     lease: float
 
 
+class State(enum.IntEnum):
+    """Where a stored message is."""
+
+    READY = 0
+    """Waiting to be handed out."""
+    IN_FLIGHT = 1
+    """Leased to a consumer."""
+    DELAYED = 2
+    """Not due yet."""
+
+
+@attrs.frozen
+class Peek:
+    """Look at messages without touching them.
+
+    Attributes:
+        queue: Where.
+        count: Messages at most.
+        state: Those of this state, the next ones first.
+        ids: These messages instead, in any state.
+    """
+
+    queue: QueueRef
+    count: int = 10
+    state: State = State.READY
+    ids: Sequence[str] | None = None
+
+
+class Stored(msgspec.Struct, frozen=True, gc=False):
+    """A message as it is stored. Its ``delivery`` has no receipt.
+
+    Attributes:
+        delivery: As it would be handed out; ``delivery_count`` is how often it has been.
+        state: Where it is.
+        until: Seconds from now until its lease ends, or until it is due; negative if over.
+        consumer: Who holds it.
+    """
+
+    delivery: Delivery
+    state: State
+    until: float = 0.0
+    consumer: str | None = None
+
+
+class Peeked(msgspec.Struct, frozen=True):
+    """The messages that were found, in order."""
+
+    messages: Sequence[Stored]
+
+
+@attrs.frozen
+class Redrive:
+    """Send dead letters back: their counts begin anew, their ids stay.
+
+    Attributes:
+        messages: Dead letters of the queue, by receipt, or by id if nobody holds them.
+        destination: The queue where they go; None is the queue that they came from.
+    """
+
+    queue: QueueRef
+    messages: Sequence[Held]
+    destination: str | None = None
+
+
+class Redriven(msgspec.Struct, frozen=True):
+    """A standing a message; REFUSED if the destination is full."""
+
+    standings: Sequence[Standing]
+
+
+@attrs.frozen
+class Purge:
+    """Delete messages of a queue: all that are there now, in every state, or the expired ones.
+
+    Attributes:
+        expired: Only those whose time to live is over, and that nobody holds.
+    """
+
+    queue: QueueRef
+    expired: bool = False
+
+
+@attrs.frozen
+class Purged:
+    """How many messages were deleted."""
+
+    count: int
+
+
+class Transact(msgspec.Struct, frozen=True):
+    """Sends and acknowledgements, all or nothing.
+
+    Attributes:
+        sends: Messages, a batch a queue.
+        acknowledge: Deliveries by their receipts, which must all still be good.
+    """
+
+    sends: Sequence[SendBatch]
+    acknowledge: Sequence[Settlement] = ()
+
+
+@attrs.frozen
+class ListQueues:
+    """All queues of the prefix."""
+
+
 @attrs.frozen
 class Stats:
     """Figures of a queue."""
@@ -320,6 +515,13 @@ class QueueStats:
     delayed: int
     created_at: float
     settings: Settings
+
+
+@attrs.frozen
+class Listed:
+    """Figures of each queue, and of its dead letters, by name."""
+
+    queues: Sequence[tuple[QueueRef, QueueStats]]
 
 
 @runtime_checkable
@@ -347,13 +549,39 @@ class Backend(Protocol):
         """Make or open a queue. Idempotent; never changes a setting that is stored."""
         ...
 
+    def alter(self, request: Alter) -> Declared:
+        """Change settings. Idempotent; raises QueueNotFoundError."""
+        ...
+
     def drop(self, request: Drop) -> Dropped:
         """Delete a queue and its messages. Idempotent."""
         ...
 
+    def list(self, request: ListQueues) -> Listed:
+        """Count the messages of every queue. Idempotent."""
+        ...
+
     def send(self, batch: SendBatch) -> Sent:
-        """Store messages in order. Not idempotent: an error result that is ``unknown`` may
-        have been stored. Raises only ``QueueNotFoundError``, before anything was stored."""
+        """Store messages in order. Not idempotent, save for messages with a ``dedup_id``: an
+        error result that is ``unknown`` may have been stored. Once one message is refused
+        (``QueueFullError``), so are those after it.
+
+        Raises only ``QueueNotFoundError`` and ``StaleSettingsError``, before anything was
+        stored."""
+        ...
+
+    def transact(self, request: Transact) -> Sent:
+        """Store and acknowledge, all or nothing; the ids in the order of the sends.
+
+        Not idempotent. Every error that is not ``unknown`` means that nothing was done.
+
+        Raises:
+            CrossSlotTransactionError: if the queues cannot share a transaction here.
+            QueueNotFoundError: if one of the queues does not exist.
+            StaleSettingsError: if the settings of one have another epoch.
+            QueueFullError: if one has no room for its messages.
+            TransactionError: if a receipt is not good any more.
+        """
         ...
 
     def exchange(self, request: Exchange) -> Exchanged:
@@ -374,6 +602,23 @@ class Backend(Protocol):
 
     def extend(self, request: Extend) -> Extended:
         """Renew leases. Idempotent; a receipt that lost its message gains nothing."""
+        ...
+
+    def peek(self, request: Peek) -> Peeked:
+        """Look at messages. Changes nothing; raises QueueNotFoundError."""
+        ...
+
+    def redrive(self, request: Redrive) -> Redriven:
+        """Send dead letters back, each in one atomic step. Idempotent but for the standings.
+
+        Raises:
+            CrossSlotError: if the destination cannot be reached in one step from here.
+            QueueNotFoundError: if one of the queues does not exist; nothing was done.
+        """
+        ...
+
+    def purge(self, request: Purge) -> Purged:
+        """Delete messages, in steps that keep no other client waiting. Idempotent."""
         ...
 
     def stats(self, request: Stats) -> QueueStats:
@@ -401,12 +646,24 @@ class AsyncBackend(Protocol):
         """See ``Backend.declare``."""
         ...
 
+    async def alter(self, request: Alter) -> Declared:
+        """See ``Backend.alter``."""
+        ...
+
     async def drop(self, request: Drop) -> Dropped:
         """See ``Backend.drop``."""
         ...
 
+    async def list(self, request: ListQueues) -> Listed:
+        """See ``Backend.list``."""
+        ...
+
     async def send(self, batch: SendBatch) -> Sent:
         """See ``Backend.send``."""
+        ...
+
+    async def transact(self, request: Transact) -> Sent:
+        """See ``Backend.transact``."""
         ...
 
     async def exchange(self, request: Exchange) -> Exchanged:
@@ -415,6 +672,18 @@ class AsyncBackend(Protocol):
 
     async def extend(self, request: Extend) -> Extended:
         """See ``Backend.extend``."""
+        ...
+
+    async def peek(self, request: Peek) -> Peeked:
+        """See ``Backend.peek``."""
+        ...
+
+    async def redrive(self, request: Redrive) -> Redriven:
+        """See ``Backend.redrive``."""
+        ...
+
+    async def purge(self, request: Purge) -> Purged:
+        """See ``Backend.purge``."""
         ...
 
     async def stats(self, request: Stats) -> QueueStats:

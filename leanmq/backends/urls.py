@@ -31,7 +31,7 @@ _SENTINEL_OPTIONS: Final = ("sentinel_password", "sentinel_username")
 
 # What each scheme means: its topology, the port of a host that names none, and its options.
 _SCHEMES: Final[dict[str, tuple[Topology, int, tuple[str, ...]]]] = {
-    "memory": ("memory", 0, ()),
+    "memory": ("memory", 0, ("slots",)),
     "redis": ("single", 6379, ("db",)),
     "rediss": ("single", 6379, ("db", *_TLS_OPTIONS)),
     "unix": ("single", 0, ("db",)),
@@ -57,6 +57,7 @@ class Target:
         service: The service that the sentinels watch, or the name of a memory store.
         db: Database number.
         tls: Options of TLS by the names that redis-py gives them; None without TLS.
+        strict_slots: A memory store that keeps slots apart, as a cluster does.
     """
 
     scheme: str
@@ -70,6 +71,7 @@ class Target:
     sentinel_username: str | None = None
     sentinel_password: str | None = attrs.field(default=None, repr=False)
     tls: Mapping[str, Any] | None = None
+    strict_slots: bool = False
 
 
 def parse_url(url: str) -> Target:
@@ -128,6 +130,8 @@ def _parse(scheme: str, rest: str) -> Target:
         service = unquote(hosts)
         if at or path:
             raise _UrlProblem("it has only a name; write memory:// or memory://name")
+        if options.get("slots", "loose") not in ("loose", "strict"):
+            raise _UrlProblem("slots must be loose, or strict as those of a cluster")
     elif scheme == "unix":
         if hosts or not path:
             raise _UrlProblem("it has a path and no host; write unix:///path/to/redis.sock")
@@ -154,6 +158,7 @@ def _parse(scheme: str, rest: str) -> Target:
         sentinel_username=options.get("sentinel_username"),
         sentinel_password=options.get("sentinel_password"),
         tls=_tls(options) if scheme.startswith("rediss") else None,
+        strict_slots=options.get("slots") == "strict",
     )
 
 

@@ -3,15 +3,38 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
-from leanmq.backends.protocol import Capabilities, Declare, Declared, QueueRef, Settings
+import attrs
+
+from leanmq.api import QueueInfo
+from leanmq.backends.protocol import (
+    Alter,
+    Capabilities,
+    Declare,
+    Declared,
+    Listed,
+    ListQueues,
+    Purge,
+    Purged,
+    QueueRef,
+    QueueStats,
+    Settings,
+    Stats,
+)
 from leanmq.clock import Clock, SystemClock
-from leanmq.errors import ClosedError, ConnectionError, QueueSettingsError
+from leanmq.errors import (
+    ClosedError,
+    ConnectionError,
+    QueueNotFoundError,
+    QueueSettingsError,
+    UnsupportedError,
+)
 from leanmq.policy.inflight import InFlight
 from leanmq.policy.patience import Patience
 from leanmq.policy.steps import Ask, Steps
 
-__all__ = ["ClientCore"]
+__all__ = ["ClientCore", "info_of"]
 
 log = logging.getLogger("leanmq")
 
@@ -28,6 +51,7 @@ class ClientCore:
         self.closed = False
         self._declared: dict[str, Declared] = {}
         self._remembered: dict[str, Settings] = {}  # of queues that may vanish
+        self._agreed: set[tuple[str, Settings]] = set()  # asked for, and found so
 
     def patience(self) -> Patience:
         """For one operation."""
@@ -56,29 +80,107 @@ class ClientCore:
         yield Ask("close")
 
     def declare(self, queue: QueueRef, asked: Settings) -> Steps[Declared]:
-        """Make or open the queue unless this client knows it."""
+        """Make or open the queue unless this client knows it.
+
+        What a handle asks for is compared once with what is stored: settings that are changed
+        later, by ``update_queue``, are followed.
+        """
         if self.capabilities is None or self.closed:
             yield from self.open()
         known = self._declared.get(queue.name)
         if known is None:
-            patience = self.patience()
-            wanted = self._remembered.get(queue.name, asked)
-            while known is None:
-                try:
-                    known = yield Ask("declare", Declare(queue.name, wanted))
-                except ConnectionError as error:
-                    yield patience.pause(error)
-                    self.check_open()
-            self._declared[queue.name] = known
-            self._remembered[queue.name] = known.settings
-        if asked != _NOTHING_ASKED:
+            known = yield from self._declare(queue.name, asked)
+        if asked != _NOTHING_ASKED and (queue.name, asked) not in self._agreed:
             _compare(queue.name, asked, known.settings)
+            self._agreed.add((queue.name, asked))
         return known
+
+    def _declare(self, name: str, asked: Settings) -> Steps[Declared]:
+        if asked.max_length and self.capabilities and not self.capabilities.bounds:
+            raise UnsupportedError(
+                f"{self.name} cannot keep the bound of queue {name!r}: its messages are in several "
+                "places; open it without max_length",
+                queue=name,
+            )
+        wanted = self._remembered.get(name, asked)
+        known: Declared = yield from self.persist("declare", Declare(name, wanted))
+        self._learn(name, known)
+        return known
+
+    def _learn(self, name: str, known: Declared) -> None:
+        self._declared[name] = known
+        self._remembered[name] = known.settings
+
+    def persist(self, method: str, request: object) -> Steps[Any]:
+        """Ask for what does no harm if it is done twice, until time runs out."""
+        patience = self.patience()
+        while True:
+            try:
+                return (yield Ask(method, request))
+            except ConnectionError as error:
+                yield patience.pause(error)
+                self.check_open()
+
+    def refresh(self, queue: QueueRef) -> Steps[Declared]:
+        """Read the settings again: somebody changed them."""
+        self._declared.pop(queue.name, None)
+        return (yield from self._declare(queue.name, _NOTHING_ASKED))
+
+    def update(self, name: str, changes: Settings) -> Steps[QueueInfo]:
+        """Change settings for all who use the queue."""
+        yield from self.open()
+        if changes == _NOTHING_ASKED:
+            raise TypeError("nothing to update; give a setting, such as lease=30")
+        if changes.max_length and self.capabilities and not self.capabilities.bounds:
+            raise UnsupportedError(
+                f"{self.name} cannot keep the bound of queue {name!r}: its messages are in several "
+                "places",
+                queue=name,
+            )
+        known: Declared = yield from self.persist("alter", Alter(name, changes))
+        self._learn(name, known)
+        ref = QueueRef(name)
+        return info_of(ref, (yield from self.stats(ref, _NOTHING_ASKED)))
+
+    def stats(self, queue: QueueRef, asked: Settings) -> Steps[QueueStats]:
+        """Count the messages of a queue."""
+        patience = self.patience()
+        while True:
+            yield from self.declare(queue, asked)
+            try:
+                stats: QueueStats = yield Ask("stats", Stats(queue))
+            except QueueNotFoundError as error:
+                yield patience.pause(error)
+                yield from self.vanished(queue, asked)
+            except ConnectionError as error:
+                yield patience.pause(error)
+            else:
+                return stats
+
+    def list_queues(self) -> Steps[list[QueueInfo]]:
+        """Every queue, and its dead letters."""
+        yield from self.open()
+        listed: Listed = yield from self.persist("list", ListQueues())
+        return [info_of(ref, stats) for ref, stats in listed.queues]
+
+    def process_expired(self) -> Steps[int]:
+        """Delete what has expired, in every queue."""
+        count = 0
+        for info in (yield from self.list_queues()):
+            if not info.is_dlq:
+                request = Purge(QueueRef(info.name), expired=True)
+                try:
+                    purged: Purged = yield from self.persist("purge", request)
+                except QueueNotFoundError:  # deleted meanwhile
+                    continue
+                count += purged.count
+        return count
 
     def forget(self, queue: QueueRef) -> None:
         """The queue was deleted: declare it anew at its next use."""
         self._declared.pop(queue.name, None)
         self._remembered.pop(queue.name, None)
+        self._agreed = {pair for pair in self._agreed if pair[0] != queue.name}
 
     def vanished(self, queue: QueueRef, asked: Settings) -> Steps[None]:
         """The queue was there and is not any more: say so, and make it again as it was."""
@@ -96,11 +198,37 @@ _NOTHING_ASKED = Settings()
 
 
 def _compare(name: str, asked: Settings, stored: Settings) -> None:
-    for setting in ("lease", "max_deliveries"):
-        wanted, found = getattr(asked, setting), getattr(stored, setting)
+    for setting, wanted in attrs.asdict(asked).items():
+        found = getattr(stored, setting)
         if wanted is not None and wanted != found:
             raise QueueSettingsError(
-                f"queue {name!r} exists with {setting}={found:g}, you asked for "
-                f"{setting}={wanted:g}; open it without {setting}, or delete it first",
+                f"queue {name!r} exists with {setting}={_show(found)}, you asked for "
+                f"{setting}={_show(wanted)}; open it without {setting}, change it by "
+                f"mq.update_queue({name!r}, ...), or delete it first",
                 queue=name,
             )
+
+
+def _show(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else repr(value)
+
+
+def info_of(ref: QueueRef, stats: QueueStats) -> QueueInfo:
+    """What users are told of a queue."""
+    settings = stats.settings
+    return QueueInfo(
+        name=ref.name,
+        is_dlq=ref.dead,
+        message_count=stats.ready + stats.in_flight + stats.delayed,
+        ready_messages=stats.ready,
+        pending_messages=stats.in_flight,
+        delayed_messages=stats.delayed,
+        created_at=stats.created_at,
+        lease=settings.lease or 0.0,
+        max_deliveries=0 if ref.dead else settings.max_deliveries or 0,
+        max_length=0 if ref.dead else settings.max_length or 0,
+        overflow=settings.overflow or "raise",
+        max_payload_bytes=settings.max_payload_bytes or 0,
+        dedup_window=settings.dedup_window or 0.0,
+        slot=settings.slot or ref.name,
+    )

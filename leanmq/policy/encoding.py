@@ -10,7 +10,7 @@ import msgspec
 
 from leanmq.errors import MessageError
 
-__all__ = ["UndecodableError", "decode", "decode_all", "encode"]
+__all__ = ["UndecodableError", "decode", "decode_all", "encode", "readable"]
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -66,3 +66,11 @@ def decode(body: bytes) -> Any:
             return json.loads(body)
         except (ValueError, RecursionError):
             raise UndecodableError(f"{len(body)} bytes that are not JSON") from first
+
+
+def readable(body: bytes) -> Any:
+    """What can be shown of a body: its JSON, or its bytes if it is none."""
+    try:
+        return decode(body)
+    except UndecodableError:
+        return body

@@ -26,6 +26,8 @@ __all__ = [
 MAX_COUNT = 1_000
 """Messages that one receive may return; keeps replies and scripts short."""
 
+DAY = 86_400.0
+
 _NAME = re.compile(r"[A-Za-z0-9._:/-]{1,200}\Z")
 
 
@@ -114,22 +116,55 @@ def wait_of(block: bool | None, timeout: Seconds | None) -> float:
     return math.inf if block else 0.0
 
 
-def settings_of(lease: Seconds | None, max_deliveries: int | None) -> Settings:
-    """Settings as given, checked."""
-    seconds = None
-    if lease is not None:
-        seconds = seconds_of(lease, "lease")
-        if not 0.05 <= seconds <= timedelta(days=30).total_seconds():
-            raise ValueError(f"lease is {lease}; a lease lasts 0.05 seconds to 30 days")
-        seconds = round(seconds, 3)
-    if max_deliveries is not None:
-        if isinstance(max_deliveries, bool) or not isinstance(max_deliveries, int):
-            raise TypeError(f"max_deliveries must be an int, not {type(max_deliveries).__name__}")
-        if not 0 <= max_deliveries <= 1_000_000:
-            raise ValueError(
-                f"max_deliveries is {max_deliveries}; give 1 to 1,000,000, or 0 for unlimited"
-            )
-    return Settings(lease=seconds, max_deliveries=max_deliveries)
+def settings_of(
+    *,
+    lease: Seconds | None = None,
+    max_deliveries: int | None = None,
+    max_length: int | None = None,
+    overflow: str | None = None,
+    max_payload_bytes: int | None = None,
+    dedup_window: Seconds | None = None,
+    slot: str | None = None,
+) -> Settings:
+    """Settings as given, checked.
+
+    >>> settings_of(overflow="drop")
+    Traceback (most recent call last):
+    ValueError: overflow is 'drop'; a full queue can 'raise' or 'block' its senders
+    """
+    if overflow not in (None, "raise", "block"):
+        raise ValueError(
+            f"overflow is {overflow!r}; a full queue can 'raise' or 'block' its senders"
+        )
+    return Settings(
+        lease=_span(lease, "lease", 0.05, 30 * DAY),
+        max_deliveries=_number(max_deliveries, "max_deliveries", 0, 1_000_000),
+        max_length=_number(max_length, "max_length", 0, 1_000_000_000),
+        overflow=overflow,
+        max_payload_bytes=_number(max_payload_bytes, "max_payload_bytes", 1, 500 * 1024 * 1024),
+        dedup_window=_span(dedup_window, "dedup_window", 0.05, 30 * DAY),
+        slot=None if slot is None else check_name(slot, "slot"),
+    )
+
+
+def _span(value: Seconds | None, what: str, least: float, most: float) -> float | None:
+    if value is None:
+        return None
+    seconds = seconds_of(value, what)
+    if not least <= seconds <= most:
+        raise ValueError(f"{what} is {value}; it lasts {least:g} seconds to {most / DAY:g} days")
+    return round(seconds, 3)
+
+
+def _number(value: int | None, what: str, least: int, most: int) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{what} must be an int, not {type(value).__name__}")
+    if not least <= value <= most:
+        unlimited = ", or 0 for unlimited" if least == 0 else ""
+        raise ValueError(f"{what} is {value}; give {max(least, 1)} to {most:,}{unlimited}")
+    return value
 
 
 def options_of(

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Generic, TypeVar
 
-from leanmq.api import Message, MessageRefs, Outgoing, QueueInfo, Seconds
-from leanmq.backends.protocol import Backend, QueueRef, Settings, Verb
-from leanmq.policy.core import ClientCore
-from leanmq.policy.logic import QueueLogic
+from leanmq.api import (
+    Message,
+    MessageRefs,
+    Moment,
+    Outgoing,
+    Queue,
+    QueueInfo,
+    Seconds,
+    StoredMessage,
+)
+from leanmq.backends.protocol import Backend, QueueRef, State, Verb
+from leanmq.errors import ClosedError
+from leanmq.policy.logic import QueueLogic, destination_of
+from leanmq.policy.processing import failed, lease_lost
 from leanmq.policy.steps import drive
 
 __all__ = ["QueueHandle"]
@@ -19,9 +30,9 @@ T = TypeVar("T")
 class QueueHandle(Generic[T]):
     """``leanmq.Queue`` on any backend. Made by ``LeanMQ.queue`` without any I/O."""
 
-    def __init__(self, backend: Backend, core: ClientCore, ref: QueueRef, asked: Settings) -> None:
+    def __init__(self, backend: Backend, logic: QueueLogic) -> None:
         self._backend = backend
-        self._logic = QueueLogic(core, ref, asked)
+        self._logic = logic
 
     def __repr__(self) -> str:
         kind = "dead letters of " if self.is_dlq else ""
@@ -41,25 +52,84 @@ class QueueHandle(Generic[T]):
     def dlq(self) -> QueueHandle[T]:
         """See ``leanmq.Queue.dlq``."""
         logic = self._logic
-        return QueueHandle(self._backend, logic.core, QueueRef(self.name, True), logic.asked)
+        dead = QueueLogic(logic.core, QueueRef(self.name, True), logic.asked, logic.codec)
+        return QueueHandle(self._backend, dead)
 
     def declare(self) -> None:
         """See ``leanmq.Queue.declare``."""
         return drive(self._logic.declare(), self._backend)
 
-    def send_message(self, data: T) -> str:
+    def send_message(
+        self,
+        data: T,
+        *,
+        key: str | None = None,
+        ttl_seconds: Seconds | None = None,
+        delay: Moment | None = None,
+        headers: Mapping[str, Any] | None = None,
+        message_id: str | None = None,
+        dedup_id: str | None = None,
+    ) -> str:
         """See ``leanmq.Queue.send_message``."""
-        return drive(self._logic.send(data), self._backend)
+        message = Outgoing(data, key, ttl_seconds, delay, headers, message_id, dedup_id)
+        return drive(self._logic.send(message), self._backend)
 
-    def send_messages(self, items: Iterable[T | Outgoing[T]]) -> list[str]:
+    def send_messages(
+        self,
+        items: Iterable[T | Outgoing[T]],
+        *,
+        key: str | Callable[[T], str | None] | None = None,
+    ) -> list[str]:
         """See ``leanmq.Queue.send_messages``."""
-        return drive(self._logic.send_many(items), self._backend)
+        return drive(self._logic.send_many(items, key), self._backend)
 
     def get_messages(
         self, count: int = 10, block: bool | None = None, timeout: Seconds | None = None
     ) -> list[Message[T]]:
         """See ``leanmq.Queue.get_messages``."""
         return drive(self._logic.receive(count, block, timeout), self._backend)
+
+    def consume(self, *, count: int = 10, timeout: Seconds | None = None) -> Iterator[Message[T]]:
+        """See ``leanmq.Queue.consume``."""
+        self._logic.check_consume(count, timeout)
+        return self._consume(count, timeout)
+
+    def _consume(self, count: int, timeout: Seconds | None) -> Iterator[Message[T]]:
+        waiting: list[Message[T]] = []
+        try:
+            while True:
+                if waiting:
+                    waiting = drive(self._logic.keep(waiting), self._backend)
+                else:
+                    waiting = self.get_messages(count, True, timeout)
+                    if not waiting and timeout is not None:
+                        return
+                if waiting:
+                    yield waiting.pop(0)
+        except ClosedError:
+            return
+        finally:
+            if waiting and not self._logic.core.closed:
+                self.release_messages(waiting)
+
+    def processing(self, message: Message[T]) -> AbstractContextManager[T]:
+        """See ``leanmq.Queue.processing``."""
+        return self._processing(message)
+
+    @contextmanager
+    def _processing(self, message: Message[T]) -> Iterator[T]:
+        try:
+            yield message.data
+        except Exception as error:
+            with failed(self.name, message, error):
+                self.retry_messages(message, reason=f"{type(error).__name__}: {error}")
+            raise
+        except BaseException as error:
+            with failed(self.name, message, error):
+                self.release_messages(message)
+            raise
+        if not self.acknowledge_messages(message):
+            lease_lost(self.name, message)
 
     def acknowledge_messages(self, messages: MessageRefs) -> int:
         """See ``leanmq.Queue.acknowledge_messages``."""
@@ -69,9 +139,10 @@ class QueueHandle(Generic[T]):
         """See ``leanmq.Queue.release_messages``."""
         return drive(self._logic.settle(Verb.RELEASE, messages), self._backend)
 
-    def retry_messages(self, messages: MessageRefs, delay: Seconds = 0) -> int:
+    def retry_messages(self, messages: MessageRefs, delay: Seconds = 0, *, reason: str = "") -> int:
         """See ``leanmq.Queue.retry_messages``."""
-        return drive(self._logic.settle(Verb.RETRY, messages, delay=delay), self._backend)
+        steps = self._logic.settle(Verb.RETRY, messages, delay=delay, reason=reason)
+        return drive(steps, self._backend)
 
     def extend_messages(self, messages: MessageRefs) -> int:
         """See ``leanmq.Queue.extend_messages``."""
@@ -80,6 +151,31 @@ class QueueHandle(Generic[T]):
     def move_to_dlq(self, messages: MessageRefs, reason: str = "") -> int:
         """See ``leanmq.Queue.move_to_dlq``."""
         return drive(self._logic.settle(Verb.DEAD_LETTER, messages, reason=reason), self._backend)
+
+    def requeue_messages(
+        self, messages: MessageRefs, destination_queue: Queue[Any] | str | None = None
+    ) -> int:
+        """See ``leanmq.Queue.requeue_messages``."""
+        destination = destination_of(self._logic, destination_queue)
+        return drive(self._logic.requeue(messages, destination), self._backend)
+
+    def delete_messages(self, messages: MessageRefs) -> int:
+        """See ``leanmq.Queue.delete_messages``."""
+        return drive(self._logic.settle(Verb.DELETE, messages), self._backend)
+
+    def peek_messages(
+        self, count: int = 10, *, ids: Iterable[str] | str | None = None
+    ) -> list[StoredMessage[T]]:
+        """See ``leanmq.Queue.peek_messages``."""
+        return drive(self._logic.peek(count, ids), self._backend)
+
+    def pending_messages(self, count: int = 10) -> list[StoredMessage[T]]:
+        """See ``leanmq.Queue.pending_messages``."""
+        return drive(self._logic.peek(count, None, State.IN_FLIGHT), self._backend)
+
+    def purge(self) -> int:
+        """See ``leanmq.Queue.purge``."""
+        return drive(self._logic.purge(), self._backend)
 
     def get_info(self) -> QueueInfo:
         """See ``leanmq.Queue.get_info``."""

@@ -11,11 +11,13 @@ import time
 from collections.abc import Generator, Sequence
 from itertools import zip_longest
 from typing import Any, Protocol, TypeAlias, TypeVar
+from zlib import crc32
 
 import attrs
 from msgspec.structs import replace
 
 from leanmq.backends.protocol import (
+    Alter,
     AsyncBackend,
     Backend,
     Capabilities,
@@ -29,14 +31,26 @@ from leanmq.backends.protocol import (
     Extend,
     Extended,
     Held,
+    Listed,
+    ListQueues,
+    Peek,
+    Peeked,
+    Purge,
+    Purged,
+    QueueRef,
     QueueStats,
     Receive,
+    Redrive,
+    Redriven,
     SendBatch,
     Sent,
     Settlement,
     Standing,
     Stats,
+    Stored,
+    Transact,
 )
+from leanmq.errors import CrossSlotTransactionError, QueueNotFoundError
 
 T = TypeVar("T")
 Plan: TypeAlias = Generator[tuple[int, str, Any], Any, T]
@@ -53,6 +67,12 @@ class Plans(Protocol):
     def send(self, batch: SendBatch) -> Plan[Sent]: ...
     def exchange(self, request: Exchange) -> Plan[Exchanged]: ...
     def extend(self, request: Extend) -> Plan[Extended]: ...
+    def alter(self, request: Alter) -> Plan[Declared]: ...
+    def list(self, request: ListQueues) -> Plan[Listed]: ...
+    def transact(self, request: Transact) -> Plan[Sent]: ...
+    def peek(self, request: Peek) -> Plan[Peeked]: ...
+    def redrive(self, request: Redrive) -> Plan[Redriven]: ...
+    def purge(self, request: Purge) -> Plan[Purged]: ...
     def stats(self, request: Stats) -> Plan[QueueStats]: ...
 
 
@@ -63,6 +83,10 @@ def _out(delivery: Delivery, mark: str) -> Delivery:
 def _in(held: Held, mark: str) -> Held:
     receipt = held.receipt
     return Held(held.id.removeprefix(mark), None if receipt is None else receipt.removeprefix(mark))
+
+
+def _show(stored: Stored, mark: str) -> Stored:
+    return replace(stored, delivery=_out(stored.delivery, mark))
 
 
 class PassThrough:
@@ -103,6 +127,38 @@ class PassThrough:
         result: Extended = yield 0, "extend", Extend(request.queue, messages)
         return result
 
+    def alter(self, request: Alter) -> Plan[Declared]:
+        result: Declared = yield 0, "alter", request
+        return result
+
+    def list(self, request: ListQueues) -> Plan[Listed]:
+        result: Listed = yield 0, "list", request
+        return result
+
+    def transact(self, request: Transact) -> Plan[Sent]:
+        acknowledge = [
+            replace(s, messages=[_in(h, self.mark) for h in s.messages])
+            for s in request.acknowledge
+        ]
+        sent: Sent = yield 0, "transact", Transact(request.sends, acknowledge)
+        return Sent([self.mark + str(r) for r in sent.results])
+
+    def peek(self, request: Peek) -> Plan[Peeked]:
+        if request.ids is not None:
+            ids = [text.removeprefix(self.mark) for text in request.ids]
+            request = attrs.evolve(request, ids=ids)
+        result: Peeked = yield 0, "peek", request
+        return Peeked([_show(stored, self.mark) for stored in result.messages])
+
+    def redrive(self, request: Redrive) -> Plan[Redriven]:
+        messages = [_in(h, self.mark) for h in request.messages]
+        result: Redriven = yield 0, "redrive", attrs.evolve(request, messages=messages)
+        return result
+
+    def purge(self, request: Purge) -> Plan[Purged]:
+        result: Purged = yield 0, "purge", request
+        return result
+
     def stats(self, request: Stats) -> Plan[QueueStats]:
         result: QueueStats = yield 0, "stats", request
         return result
@@ -122,7 +178,9 @@ class Split:
         left: Capabilities = yield 0, "open", None
         yield 1, "open", None
         # In order only while nothing comes twice: two queues cannot be merged again.
-        return attrs.evolve(left, name=f"split over {left.name} and another", ordered=False)
+        # Nor can two queues keep one bound together.
+        name = f"split over {left.name} and another"
+        return attrs.evolve(left, name=name, ordered=False, bounds=False)
 
     def declare(self, request: Declare) -> Plan[Declared]:
         left: Declared = yield 0, "declare", request
@@ -141,28 +199,86 @@ class Split:
         return Dropped(left.existed or right.existed)
 
     def _dead_letters(self, part: int, name: str) -> Plan[int]:
-        from leanmq.backends.protocol import QueueRef
-        from leanmq.errors import QueueNotFoundError
-
         try:
             stats: QueueStats = yield part, "stats", Stats(QueueRef(name, dead=True))
         except QueueNotFoundError:
             return 0
         return stats.ready + stats.in_flight + stats.delayed
 
+    def alter(self, request: Alter) -> Plan[Declared]:
+        left: Declared = yield 0, "alter", request
+        yield 1, "alter", request
+        return left
+
+    def list(self, request: ListQueues) -> Plan[Listed]:
+        left: Listed = yield 0, "list", request
+        right: Listed = yield 1, "list", request
+        others = dict(right.queues)
+        both = [(ref, _sum(stats, others[ref])) for ref, stats in left.queues if ref in others]
+        return Listed(both)
+
     def send(self, batch: SendBatch) -> Plan[Sent]:
-        first = self._next_send.get(batch.queue, 0)
-        self._next_send[batch.queue] = (first + len(batch.messages)) % 2
+        turn = self._next_send.get(batch.queue, 0)
+        places: tuple[list[int], list[int]] = ([], [])
+        for place, message in enumerate(batch.messages):
+            if message.terms and message.terms.dedup_id:  # where it would have gone before
+                part = crc32(message.terms.dedup_id.encode()) % 2
+            else:
+                part, turn = turn, 1 - turn
+            places[part].append(place)
+        self._next_send[batch.queue] = turn
         results: list[Any] = [None] * len(batch.messages)
+        epoch = batch.epoch
         for part in (0, 1):
-            start = (part - first) % 2
-            chosen = batch.messages[start::2]
-            if chosen:
-                sent: Sent = yield part, "send", SendBatch(batch.queue, chosen)
-                results[start::2] = [
-                    self.marks[part] + r if isinstance(r, str) else r for r in sent.results
-                ]
+            if not places[part]:
+                continue
+            chosen = [batch.messages[place] for place in places[part]]
+            sent: Sent = yield part, "send", SendBatch(batch.queue, chosen, epoch)
+            epoch = 0  # what is stored cannot be refused any more
+            for place, result in zip(places[part], sent.results, strict=True):
+                results[place] = self.marks[part] + result if isinstance(result, str) else result
         return Sent(results)
+
+    def transact(self, request: Transact) -> Plan[Sent]:
+        parts = {
+            part
+            for settlement in request.acknowledge
+            for part, _ in self._by_part(settlement.messages)
+        }
+        if len(parts) > 1:
+            raise CrossSlotTransactionError("the messages are in both parts; use two transactions")
+        part = parts.pop() if parts else 0
+        mark = self.marks[part]
+        acknowledge = [
+            replace(s, messages=[_in(h, mark) for h in s.messages]) for s in request.acknowledge
+        ]
+        sent: Sent = yield part, "transact", Transact(request.sends, acknowledge)
+        return Sent([mark + str(r) for r in sent.results])
+
+    def peek(self, request: Peek) -> Plan[Peeked]:
+        found: list[Stored] = []
+        for part, mark in enumerate(self.marks):
+            inner = request
+            if request.ids is not None:
+                ids = [t.removeprefix(mark) for t in request.ids if t.startswith(mark)]
+                inner = attrs.evolve(request, ids=ids)
+            result: Peeked = yield part, "peek", inner
+            found += [_show(stored, mark) for stored in result.messages]
+        return Peeked(found if request.ids is not None else found[: request.count])
+
+    def redrive(self, request: Redrive) -> Plan[Redriven]:
+        standings: list[Standing] = [Standing.GONE] * len(request.messages)
+        for part, places in self._by_part(request.messages):
+            messages = [_in(request.messages[p], self.marks[part]) for p in places]
+            result: Redriven = yield part, "redrive", attrs.evolve(request, messages=messages)
+            for place, standing in zip(places, result.standings, strict=True):
+                standings[place] = standing
+        return Redriven(standings)
+
+    def purge(self, request: Purge) -> Plan[Purged]:
+        left: Purged = yield 0, "purge", request
+        right: Purged = yield 1, "purge", request
+        return Purged(left.count + right.count)
 
     def exchange(self, request: Exchange) -> Plan[Exchanged]:
         settled = []
@@ -183,7 +299,7 @@ class Split:
                 standings[place] = standing
         return standings
 
-    def _by_part(self, messages: Sequence[Held]) -> list[tuple[int, list[int]]]:
+    def _by_part(self, messages: Sequence[Held]) -> Sequence[tuple[int, Sequence[int]]]:
         places = [
             (part, [p for p, held in enumerate(messages) if held.id.startswith(mark)])
             for part, mark in enumerate(self.marks)
@@ -245,12 +361,16 @@ class Split:
     def stats(self, request: Stats) -> Plan[QueueStats]:
         left: QueueStats = yield 0, "stats", request
         right: QueueStats = yield 1, "stats", request
-        return attrs.evolve(
-            left,
-            ready=left.ready + right.ready,
-            in_flight=left.in_flight + right.in_flight,
-            delayed=left.delayed + right.delayed,
-        )
+        return _sum(left, right)
+
+
+def _sum(left: QueueStats, right: QueueStats) -> QueueStats:
+    return attrs.evolve(
+        left,
+        ready=left.ready + right.ready,
+        in_flight=left.in_flight + right.in_flight,
+        delayed=left.delayed + right.delayed,
+    )
 
 
 @attrs.frozen
@@ -300,6 +420,24 @@ class ComposedBackend:
 
     def extend(self, request: Extend) -> Extended:
         return self._do(self.plans.extend(request))
+
+    def alter(self, request: Alter) -> Declared:
+        return self._do(self.plans.alter(request))
+
+    def list(self, request: ListQueues) -> Listed:
+        return self._do(self.plans.list(request))
+
+    def transact(self, request: Transact) -> Sent:
+        return self._do(self.plans.transact(request))
+
+    def peek(self, request: Peek) -> Peeked:
+        return self._do(self.plans.peek(request))
+
+    def redrive(self, request: Redrive) -> Redriven:
+        return self._do(self.plans.redrive(request))
+
+    def purge(self, request: Purge) -> Purged:
+        return self._do(self.plans.purge(request))
 
     def stats(self, request: Stats) -> QueueStats:
         return self._do(self.plans.stats(request))
@@ -352,6 +490,24 @@ class AsyncComposedBackend:
 
     async def extend(self, request: Extend) -> Extended:
         return await self._do(self.plans.extend(request))
+
+    async def alter(self, request: Alter) -> Declared:
+        return await self._do(self.plans.alter(request))
+
+    async def list(self, request: ListQueues) -> Listed:
+        return await self._do(self.plans.list(request))
+
+    async def transact(self, request: Transact) -> Sent:
+        return await self._do(self.plans.transact(request))
+
+    async def peek(self, request: Peek) -> Peeked:
+        return await self._do(self.plans.peek(request))
+
+    async def redrive(self, request: Redrive) -> Redriven:
+        return await self._do(self.plans.redrive(request))
+
+    async def purge(self, request: Purge) -> Purged:
+        return await self._do(self.plans.purge(request))
 
     async def stats(self, request: Stats) -> QueueStats:
         return await self._do(self.plans.stats(request))

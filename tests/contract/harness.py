@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar, cast
@@ -17,7 +17,17 @@ from typing import Any, Protocol, TypeVar, cast
 import attrs
 import time_machine
 
-from leanmq import AsyncLeanMQ, AsyncQueue, LeanMQ, Message, Outgoing, Queue, QueueInfo
+from leanmq import (
+    AsyncLeanMQ,
+    AsyncQueue,
+    LeanMQ,
+    Message,
+    Outgoing,
+    Queue,
+    QueueInfo,
+    StoredMessage,
+    Transaction,
+)
 from leanmq.api import MessageRefs, Seconds
 from leanmq.backends import memory
 from leanmq.backends.protocol import Capabilities
@@ -41,9 +51,14 @@ COMPOSITES: dict[str, type[PassThrough] | type[Split]] = {
 class Client(Protocol):
     """A client, for tests: asynchronous in both worlds."""
 
-    def queue(
-        self, name: str, *, lease: Seconds | None = None, max_deliveries: int | None = None
-    ) -> AsyncQueue: ...
+    @property
+    def queue(self) -> Callable[..., AsyncQueue]: ...
+    @property
+    def update_queue(self) -> Callable[..., Awaitable[QueueInfo]]: ...
+    @property
+    def transaction(self) -> Callable[[], Any]: ...
+    async def list_queues(self) -> list[QueueInfo]: ...
+    async def process_expired_messages(self) -> int: ...
     async def open(self) -> Capabilities: ...
     async def ping(self) -> None: ...
     async def close(self) -> None: ...
@@ -88,11 +103,16 @@ class ThreadedQueue:
     async def declare(self) -> None:
         await self._run(self._queue.declare)
 
-    async def send_message(self, data: Any) -> str:
-        return await self._run(self._queue.send_message, data)
+    async def send_message(self, data: Any, **options: Any) -> str:
+        return await self._run(self._queue.send_message, data, **options)
 
-    async def send_messages(self, items: Iterable[Any | Outgoing[Any]]) -> list[str]:
-        return await self._run(self._queue.send_messages, items)
+    async def send_messages(
+        self,
+        items: Iterable[Any | Outgoing[Any]],
+        *,
+        key: str | Callable[[Any], str | None] | None = None,
+    ) -> list[str]:
+        return await self._run(self._queue.send_messages, items, key=key)
 
     async def get_messages(
         self, count: int = 10, block: bool | None = None, timeout: Seconds | None = None
@@ -105,8 +125,10 @@ class ThreadedQueue:
     async def release_messages(self, messages: MessageRefs) -> int:
         return await self._run(self._queue.release_messages, messages)
 
-    async def retry_messages(self, messages: MessageRefs, delay: Seconds = 0) -> int:
-        return await self._run(self._queue.retry_messages, messages, delay)
+    async def retry_messages(
+        self, messages: MessageRefs, delay: Seconds = 0, *, reason: str = ""
+    ) -> int:
+        return await self._run(self._queue.retry_messages, messages, delay, reason=reason)
 
     async def extend_messages(self, messages: MessageRefs) -> int:
         return await self._run(self._queue.extend_messages, messages)
@@ -114,11 +136,83 @@ class ThreadedQueue:
     async def move_to_dlq(self, messages: MessageRefs, reason: str = "") -> int:
         return await self._run(self._queue.move_to_dlq, messages, reason)
 
+    async def consume(
+        self, *, count: int = 10, timeout: Seconds | None = None
+    ) -> AsyncIterator[Message[Any]]:
+        iterator = self._queue.consume(count=count, timeout=timeout)
+        try:
+            while (message := await self._run(next, iterator, None)) is not None:
+                yield message
+        finally:
+            await self._run(iterator.close)  # type: ignore[attr-defined]
+
+    @asynccontextmanager
+    async def processing(self, message: Message[Any]) -> AsyncIterator[Any]:
+        manager = self._queue.processing(message)
+        data = await self._run(manager.__enter__)
+        try:
+            yield data
+        except BaseException as error:
+            if not await self._run(manager.__exit__, type(error), error, error.__traceback__):
+                raise
+        else:
+            await self._run(manager.__exit__, None, None, None)
+
+    async def requeue_messages(
+        self, messages: MessageRefs, destination_queue: AsyncQueue | str | None = None
+    ) -> int:
+        inner: Any = destination_queue
+        if isinstance(inner, ThreadedQueue):
+            inner = inner._queue
+        return await self._run(self._queue.requeue_messages, messages, inner)
+
+    async def delete_messages(self, messages: MessageRefs) -> int:
+        return await self._run(self._queue.delete_messages, messages)
+
+    async def peek_messages(
+        self, count: int = 10, *, ids: Iterable[str] | str | None = None
+    ) -> list[StoredMessage[Any]]:
+        return await self._run(self._queue.peek_messages, count, ids=ids)
+
+    async def pending_messages(self, count: int = 10) -> list[StoredMessage[Any]]:
+        return await self._run(self._queue.pending_messages, count)
+
+    async def purge(self) -> int:
+        return await self._run(self._queue.purge)
+
     async def get_info(self) -> QueueInfo:
         return await self._run(self._queue.get_info)
 
     async def delete(self, *, delete_dlq: bool = False) -> bool:
         return await self._run(self._queue.delete, delete_dlq=delete_dlq)
+
+
+class ThreadedTransaction:
+    """``AsyncTransaction`` over a ``Transaction``."""
+
+    def __init__(self, transaction: Transaction, threads: Threads) -> None:
+        self._transaction, self._run = transaction, threads.run
+
+    @property
+    def ids(self) -> list[str]:
+        return self._transaction.ids
+
+    def send_message(self, queue: Any, data: Any, **options: Any) -> None:
+        inner = queue._queue if isinstance(queue, ThreadedQueue) else queue
+        self._transaction.send_message(inner, data, **options)
+
+    def acknowledge(self, messages: Any) -> None:
+        self._transaction.acknowledge(messages)
+
+    async def execute(self) -> list[str]:
+        return await self._run(self._transaction.execute)
+
+    async def __aenter__(self) -> ThreadedTransaction:
+        self._transaction.__enter__()
+        return self
+
+    async def __aexit__(self, *error: Any) -> None:
+        await self._run(self._transaction.__exit__, *error)
 
 
 @attrs.frozen
@@ -128,11 +222,20 @@ class ThreadedClient:
     mq: LeanMQ
     threads: Threads
 
-    def queue(
-        self, name: str, *, lease: Seconds | None = None, max_deliveries: int | None = None
-    ) -> AsyncQueue:
-        queue = self.mq.queue(name, lease=lease, max_deliveries=max_deliveries)
-        return ThreadedQueue(queue, self.threads)
+    def queue(self, name: str, **settings: Any) -> AsyncQueue:
+        return ThreadedQueue(self.mq.queue(name, **settings), self.threads)
+
+    def transaction(self) -> ThreadedTransaction:
+        return ThreadedTransaction(self.mq.transaction(), self.threads)
+
+    async def update_queue(self, name: str, **changes: Any) -> QueueInfo:
+        return await self.threads.run(self.mq.update_queue, name, **changes)
+
+    async def list_queues(self) -> list[QueueInfo]:
+        return await self.threads.run(self.mq.list_queues)
+
+    async def process_expired_messages(self) -> int:
+        return await self.threads.run(self.mq.process_expired_messages)
 
     async def open(self) -> Capabilities:
         return await self.threads.run(self.mq.open)

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypedDict, assert_type
 
-from leanmq import AsyncLeanMQ, AsyncQueue, LeanMQ, Message, Outgoing, Queue, QueueInfo
+import msgspec
+
+from leanmq import (
+    AsyncLeanMQ,
+    AsyncQueue,
+    LeanMQ,
+    Message,
+    Outgoing,
+    Queue,
+    QueueInfo,
+    StoredMessage,
+)
 from leanmq.backends.protocol import AsyncBackend, Backend, Capabilities
 
 
@@ -64,6 +75,35 @@ def anything(queue: Queue) -> Any:
     return message.data
 
 
+def more(queue: Queue[Order]) -> None:
+    """The options of a send, one by one and in bulk; looking; working one by one."""
+    queue.send_message(
+        {"id": 5, "total": 1.0},
+        key="customer-7",
+        ttl_seconds=60,
+        delay=datetime.now(UTC) + timedelta(minutes=1),
+        headers={"trace": "abc", "retries": 0},
+        message_id="mine",
+        dedup_id="order-5",
+    )
+    queue.send_messages([Order(id=6, total=2.0)], key=lambda order: str(order["id"]))
+    for message in queue.consume(count=5, timeout=0.1):
+        with queue.processing(message) as order:
+            assert_type(order, Order)
+    assert_type(queue.peek_messages(ids="5-0"), list[StoredMessage[Order]])
+    assert_type(queue.pending_messages(100), list[StoredMessage[Order]])
+    queue.delete_messages(["5-0"])
+    queue.dlq.requeue_messages("5-0", destination_queue=queue)
+    queue.purge()
+
+
+async def more_async(queue: AsyncQueue[Order]) -> None:
+    """The same in the asyncio world."""
+    async for message in queue.consume(timeout=0.1):
+        async with queue.processing(message) as order:
+            assert_type(order, Order)
+
+
 async def consume_async(queue: AsyncQueue[Order]) -> float:
     """The same in the asyncio world."""
     await queue.send_message({"id": 1, "total": 12.5})
@@ -79,6 +119,26 @@ async def anything_async(queue: AsyncQueue) -> QueueInfo:
     await queue.send_message("two")
     await queue.delete(delete_dlq=True)
     return await queue.get_info()
+
+
+class Shipment(msgspec.Struct):
+    """A payload with a class of its own."""
+
+    order: int
+
+
+def typed(mq: LeanMQ, async_mq: AsyncLeanMQ) -> None:
+    """A queue of a class knows what it holds."""
+    shipments: Queue[Shipment] = mq.queue("shipments", type=Shipment, slot="shop")
+    for message in shipments.get_messages():
+        assert_type(message.data, Shipment)
+    with mq.transaction() as tx:
+        tx.send_message(shipments, Shipment(7))
+        tx.send_message("mails", "sent")
+        tx.acknowledge(shipments.get_messages())
+    assert_type(mq.list_queues(), list[QueueInfo])
+    also: AsyncQueue[Shipment] = async_mq.queue("shipments", type=Shipment)
+    assert_type(also.dlq, AsyncQueue[Shipment])
 
 
 def main(url: str) -> float:

@@ -12,6 +12,8 @@ from leanmq.backends.protocol import (
     Receive,
     SendBatch,
     Settlement,
+    Stats,
+    Terms,
     Verb,
 )
 from leanmq.backends.streams.calls import Call
@@ -27,6 +29,7 @@ from leanmq.errors import (
 
 ORDERS = QueueRef("orders")
 do = StreamOperations("mq:")
+do._tags["orders"] = "orders"  # as after a declare
 UNKNOWN_SCRIPT = BackendError("no such script", code="NOSCRIPT")
 
 
@@ -91,9 +94,9 @@ def test_a_brisk_receive_that_finds_nothing_looks_after_the_queue() -> None:
     receive = do.exchange(Exchange((), (Receive(ORDERS, "c", 1, brisk=True),)))
 
     first = next(receive)
-    second = receive.send([None, b"60000"])
+    second = receive.send([None, [b"60000", None], [b"1", b"0"]])
 
-    assert command_names(first) == ["XREADGROUP", "HGET"]
+    assert command_names(first) == ["XREADGROUP", "HMGET", "TIME"]
     assert command_names(second) == ["EVALSHA"]
 
 
@@ -115,3 +118,31 @@ def test_too_many_queues_are_refused_before_anything_is_settled() -> None:
 
     with pytest.raises(UnsupportedError, match="one queue at a time, not 2"):
         next(do.exchange(Exchange((settlement,), (receive, receive))))
+
+
+def test_the_registry_is_asked_once_where_a_queue_is() -> None:
+    fresh = StreamOperations("mq:")
+    stats = fresh.stats(Stats(ORDERS))
+
+    first = next(stats)
+    second = stats.send([b'{"tag":"shop","kind":"queue"}'])
+
+    assert isinstance(first, Call)
+    assert first.commands == (("HGET", "mq:queues", "orders"),)
+    assert isinstance(second, Call)
+    assert second.slot == "mq:{shop}:meta:orders"
+    again = next(fresh.stats(Stats(ORDERS)))
+    assert isinstance(again, Call)
+    assert again.slot == second.slot
+
+
+def test_messages_with_the_same_fields_travel_together() -> None:
+    urgent = Terms(key="k")
+    keyed = [NewMessage(b"2", urgent), NewMessage(b"3", urgent)]
+    send = do.send(SendBatch(ORDERS, [NewMessage(b"1"), *keyed, NewMessage(b"4")]))
+
+    call = next(send)
+
+    assert isinstance(call, Call)
+    runs = ((1, "b", 1, b"1"), (2, "b", "k", 2, b"2", "k", b"3", "k"), (1, "b", 1, b"4"))
+    assert call.commands[0][-16:] == tuple(word for run in runs for word in run)

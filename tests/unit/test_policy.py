@@ -25,7 +25,8 @@ def test_no_two_queues_share_a_key(names: list[str]) -> None:
     one, other = (set(queue_keys("mq:", name, name).all()) for name in names)
 
     assert not one & other
-    assert len(one) == 7
+    assert len(one) == 11
+    assert len({key[key.index("{") : key.index("}")] for key in one}) == 1  # one slot
     assert registry_key("mq:") not in one
 
 
@@ -86,7 +87,7 @@ def test_durations_are_seconds() -> None:
     with pytest.raises(TypeError, match="not bool"):
         seconds_of(True, "x")
     with pytest.raises(ValueError, match="lease is inf"):
-        settings_of(float("inf"), None)
+        settings_of(lease=float("inf"))
 
 
 def test_waiting_is_what_the_arguments_say() -> None:
@@ -100,13 +101,13 @@ def test_waiting_is_what_the_arguments_say() -> None:
 @pytest.mark.parametrize("limit", [-1, 1_000_001, True, 1.5, "3"])
 def test_a_limit_is_a_number_of_deliveries(limit: Any) -> None:
     with pytest.raises((ValueError, TypeError), match="max_deliveries"):
-        settings_of(None, limit)
+        settings_of(max_deliveries=limit)
 
 
 @pytest.mark.parametrize("lease", [0, 0.01, 40 * 86_400])
 def test_a_lease_is_neither_too_short_nor_too_long(lease: float) -> None:
     with pytest.raises(ValueError, match="lease"):
-        settings_of(lease, None)
+        settings_of(lease=lease)
 
 
 def test_names_are_checked_and_long_ones_are_cut_in_the_error() -> None:

@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 import attrs
 
 from leanmq.backends.protocol import (
+    Alter,
     Capabilities,
     Declare,
     Declared,
@@ -20,10 +21,19 @@ from leanmq.backends.protocol import (
     Exchanged,
     Extend,
     Extended,
+    Listed,
+    ListQueues,
+    Peek,
+    Peeked,
+    Purge,
+    Purged,
     QueueStats,
+    Redrive,
+    Redriven,
     SendBatch,
     Sent,
     Stats,
+    Transact,
 )
 from leanmq.backends.streams.calls import Call, Hub, Outcomes
 from leanmq.backends.streams.operations import Operation, StreamOperations
@@ -85,7 +95,8 @@ class StreamsBackend:
     _do: StreamOperations = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "_do", StreamOperations(self.prefix, self.connection.hub))
+        apart = not self.capabilities.transactions_across_queues
+        object.__setattr__(self, "_do", StreamOperations(self.prefix, self.connection.hub, apart))
 
     def _drive(self, operation: Operation[T]) -> T:
         outcomes: Outcomes | None = None
@@ -118,13 +129,25 @@ class StreamsBackend:
         """See ``Backend.declare``."""
         return self._drive(self._do.declare(request))
 
+    def alter(self, request: Alter) -> Declared:
+        """See ``Backend.alter``."""
+        return self._drive(self._do.alter(request))
+
     def drop(self, request: Drop) -> Dropped:
         """See ``Backend.drop``."""
         return self._drive(self._do.drop(request))
 
+    def list(self, request: ListQueues) -> Listed:
+        """See ``Backend.list``."""
+        return self._drive(self._do.list(request))
+
     def send(self, batch: SendBatch) -> Sent:
         """See ``Backend.send``."""
         return self._drive(self._do.send(batch))
+
+    def transact(self, request: Transact) -> Sent:
+        """See ``Backend.transact``."""
+        return self._drive(self._do.transact(request))
 
     def exchange(self, request: Exchange) -> Exchanged:
         """See ``Backend.exchange``."""
@@ -133,6 +156,18 @@ class StreamsBackend:
     def extend(self, request: Extend) -> Extended:
         """See ``Backend.extend``."""
         return self._drive(self._do.extend(request))
+
+    def peek(self, request: Peek) -> Peeked:
+        """See ``Backend.peek``."""
+        return self._drive(self._do.peek(request))
+
+    def redrive(self, request: Redrive) -> Redriven:
+        """See ``Backend.redrive``."""
+        return self._drive(self._do.redrive(request))
+
+    def purge(self, request: Purge) -> Purged:
+        """See ``Backend.purge``."""
+        return self._drive(self._do.purge(request))
 
     def stats(self, request: Stats) -> QueueStats:
         """See ``Backend.stats``."""
@@ -149,7 +184,8 @@ class AsyncStreamsBackend:
     _do: StreamOperations = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "_do", StreamOperations(self.prefix, self.connection.hub))
+        apart = not self.capabilities.transactions_across_queues
+        object.__setattr__(self, "_do", StreamOperations(self.prefix, self.connection.hub, apart))
 
     async def _drive(self, operation: Operation[T]) -> T:
         outcomes: Outcomes | None = None
@@ -182,13 +218,25 @@ class AsyncStreamsBackend:
         """See ``Backend.declare``."""
         return await self._drive(self._do.declare(request))
 
+    async def alter(self, request: Alter) -> Declared:
+        """See ``Backend.alter``."""
+        return await self._drive(self._do.alter(request))
+
     async def drop(self, request: Drop) -> Dropped:
         """See ``Backend.drop``."""
         return await self._drive(self._do.drop(request))
 
+    async def list(self, request: ListQueues) -> Listed:
+        """See ``Backend.list``."""
+        return await self._drive(self._do.list(request))
+
     async def send(self, batch: SendBatch) -> Sent:
         """See ``Backend.send``."""
         return await self._drive(self._do.send(batch))
+
+    async def transact(self, request: Transact) -> Sent:
+        """See ``Backend.transact``."""
+        return await self._drive(self._do.transact(request))
 
     async def exchange(self, request: Exchange) -> Exchanged:
         """See ``Backend.exchange``."""
@@ -197,6 +245,18 @@ class AsyncStreamsBackend:
     async def extend(self, request: Extend) -> Extended:
         """See ``Backend.extend``."""
         return await self._drive(self._do.extend(request))
+
+    async def peek(self, request: Peek) -> Peeked:
+        """See ``Backend.peek``."""
+        return await self._drive(self._do.peek(request))
+
+    async def redrive(self, request: Redrive) -> Redriven:
+        """See ``Backend.redrive``."""
+        return await self._drive(self._do.redrive(request))
+
+    async def purge(self, request: Purge) -> Purged:
+        """See ``Backend.purge``."""
+        return await self._drive(self._do.purge(request))
 
     async def stats(self, request: Stats) -> QueueStats:
         """See ``Backend.stats``."""

@@ -24,23 +24,49 @@ GROUP = "leanmq"
 
 @attrs.frozen
 class StreamKeys:
-    """What one stream needs: its messages, where its dead letters go, what is not due yet."""
+    """What one stream needs.
+
+    Attributes:
+        stream: Its messages.
+        due: Ids of those that are not due yet, by time; ``payloads``: their fields.
+        ids: Entry by id for life, where these differ.
+        dead: The stream of its dead letters; ``dead_ids``: as ``ids``.
+        meta: Settings.
+        dedup: Dedup ids by the end of their window; ``known``: the ids of their messages.
+    """
 
     stream: str
-    dead: str
     due: str
     payloads: str
+    ids: str
+    dead: str
+    dead_ids: str
     meta: str
+    dedup: str
+    known: str
 
-    def all(self) -> tuple[str, ...]:
-        """The keys in the order in which settle and receive take them."""
-        return (self.stream, self.dead, self.due, self.payloads, self.meta)
+    def for_sending(self) -> tuple[str, ...]:
+        """The keys in the order in which sends take them."""
+        return (self.stream, self.due, self.payloads, self.meta, self.dedup, self.known)
+
+    def for_work(self) -> tuple[str, ...]:
+        """The keys in the order in which receive and settle take them."""
+        return (self.stream, self.dead, self.due, self.payloads, self.ids, self.dead_ids, self.meta)
+
+    def for_looking(self) -> tuple[str, ...]:
+        """The keys in the order in which peek and purge take them."""
+        return (self.stream, self.due, self.payloads, self.ids, self.meta)
+
+    def as_destination(self) -> tuple[str, ...]:
+        """The keys that settle needs to put dead letters here."""
+        return (self.stream, self.ids, self.due, self.meta)
 
 
 @attrs.frozen
 class QueueKeys:
-    """All keys of a queue and its dead letters."""
+    """All keys of a queue and its dead letters, and the tag that they share."""
 
+    tag: str
     live: StreamKeys
     dead: StreamKeys
 
@@ -49,10 +75,10 @@ class QueueKeys:
         return self.dead if queue.dead else self.live
 
     def all(self) -> tuple[str, ...]:
-        """Every key once: streams, delayed messages of both, settings."""
+        """Every key once: streams, delayed messages of both, what is remembered, settings."""
         live, dead = self.live, self.dead
         return (live.stream, dead.stream, live.due, live.payloads, dead.due, dead.payloads,
-                live.meta)  # fmt: skip
+                live.dedup, live.known, live.ids, dead.ids, live.meta)  # fmt: skip
 
 
 @lru_cache(maxsize=4_096)
@@ -66,9 +92,10 @@ def queue_keys(prefix: str, name: str, tag: str) -> QueueKeys:
     def key(kind: str) -> str:
         return f"{prefix}{{{tag}}}:{kind}:{name}"
 
-    live = StreamKeys(key("q"), key("d"), key("due"), key("duep"), key("meta"))
-    dead = StreamKeys(key("d"), key("d"), key("ddue"), key("dduep"), key("meta"))
-    return QueueKeys(live, dead)
+    ends, shared = (key("d"), key("dids")), (key("meta"), key("dd"), key("ddp"))
+    live = StreamKeys(key("q"), key("due"), key("duep"), key("ids"), *ends, *shared)
+    dead = StreamKeys(key("d"), key("ddue"), key("dduep"), key("dids"), *ends, *shared)
+    return QueueKeys(tag, live, dead)
 
 
 def registry_key(prefix: str) -> str:

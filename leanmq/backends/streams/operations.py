@@ -7,6 +7,7 @@ topology and no asyncio in here; that is what drivers and connections are for.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from itertools import groupby
 from typing import Any, TypeAlias, TypeVar
 
 import attrs
@@ -14,6 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from leanmq.backends.protocol import (
+    Alter,
     Declare,
     Declared,
     Drop,
@@ -23,24 +25,48 @@ from leanmq.backends.protocol import (
     Extend,
     Extended,
     Held,
+    Listed,
+    ListQueues,
+    NewMessage,
+    Peek,
+    Peeked,
+    Purge,
+    Purged,
     QueueRef,
     QueueStats,
     Receive,
+    Redrive,
+    Redriven,
     SendBatch,
     Sent,
     Settings,
     Settlement,
     Standing,
+    State,
     Stats,
+    Terms,
+    Transact,
 )
 from leanmq.backends.streams import replies
 from leanmq.backends.streams.calls import Call, Command, Hub, Outcome, Outcomes, Reply, Wait
-from leanmq.backends.streams.keys import GROUP, SCHEMA, QueueKeys, queue_keys, registry_key
+from leanmq.backends.streams.keys import (
+    GROUP,
+    SCHEMA,
+    QueueKeys,
+    StreamKeys,
+    queue_keys,
+    registry_key,
+)
 from leanmq.backends.streams.scripts import Script, script
 from leanmq.errors import (
     BackendError,
+    CrossSlotError,
+    CrossSlotTransactionError,
     LeanMQError,
+    QueueFullError,
     QueueNotFoundError,
+    StaleSettingsError,
+    TransactionError,
     UnsupportedError,
 )
 
@@ -49,13 +75,22 @@ __all__ = ["DEFAULTS", "Operation", "StreamOperations"]
 T = TypeVar("T")
 Operation: TypeAlias = Generator["Call | Wait", Any, T]
 
-DEFAULTS = Settings(lease=60.0, max_deliveries=10)
+DEFAULTS = Settings(
+    lease=60.0,
+    max_deliveries=10,
+    max_length=0,
+    overflow="raise",
+    max_payload_bytes=8 * 1024 * 1024,
+    dedup_window=3600.0,
+)
 
 SWEEP_EVERY = 0.9
 """Seconds between looks for ended leases: a little less than a slice of waiting, so that one
 waiting consumer sweeps once a slice."""
 
 SWEEP_EVERY_IN_MEMORY = 0.05
+
+_STATES = {State.READY: "ready", State.IN_FLIGHT: "flight", State.DELAYED: "delayed"}
 
 
 @attrs.frozen
@@ -65,33 +100,67 @@ class StreamOperations:
     Attributes:
         prefix: What every key begins with.
         hub: Where waiting goes on if the server cannot be left blocking.
+        slots_apart: Queues of different slots cannot be touched in one step.
     """
 
     prefix: str
     hub: Hub | None = None
+    slots_apart: bool = False
+    _tags: dict[str, str] = attrs.field(factory=dict, init=False, repr=False, eq=False)
 
-    def _keys(self, name: str) -> QueueKeys:
-        return queue_keys(self.prefix, name, tag=name)
+    def _keys(self, name: str) -> Operation[QueueKeys]:
+        """The keys of a queue: the registry knows under which tag they are."""
+        tag = self._tags.get(name)
+        if tag is None:
+            registry = registry_key(self.prefix)
+            look = ("HGET", registry, name)
+            entry = _reply((yield Call((look,), registry, idempotent=True)))
+            if entry is None:
+                raise _not_found(name)
+            tag = self._tags[name] = replies.tag(entry)
+        return queue_keys(self.prefix, name, tag)
+
+    def _stream(self, queue: QueueRef) -> Operation[StreamKeys]:
+        return (yield from self._keys(queue.name)).of(queue)
 
     def declare(self, request: Declare) -> Operation[Declared]:
-        """Enter the queue in the registry, then make its keys in its own slot."""
-        entry = msgspec.json.encode({"tag": request.name, "kind": "queue"})
+        """Enter the queue in the registry, then make its keys in its own slot.
+
+        The first entry stays: it is the authority for the tag.
+        """
+        entry = msgspec.json.encode({"tag": request.settings.slot or request.name, "kind": "queue"})
         registry = registry_key(self.prefix)
         register = ("HSETNX", registry, request.name, entry)
-        _reply((yield Call((register,), registry, idempotent=True)))
-        keys = self._keys(request.name)
+        look = ("HGET", registry, request.name)
+        outcomes = yield Call((register, look), registry, idempotent=True)
+        tag = self._tags[request.name] = replies.tag(_value(outcomes[1], request.name))
+        keys = queue_keys(self.prefix, request.name, tag)
         asked = attrs.asdict(request.settings)
         wanted = {k: v if v is not None else getattr(DEFAULTS, k) for k, v in asked.items()}
         reply = yield from _run(
-            script("declare"),
-            keys.all(),
-            (SCHEMA, "lease", _milliseconds(wanted["lease"]), "max", wanted["max_deliveries"]),
+            script("declare"), keys.all(), (SCHEMA, *replies.stored_settings(Settings(**wanted)))
         )
-        return replies.declared(reply)
+        return replies.declared(reply, tag)
+
+    def alter(self, request: Alter) -> Operation[Declared]:
+        """Change what is stored; processes learn of it by the epoch."""
+        keys = yield from self._keys(request.name)
+        if request.settings.slot not in (None, keys.tag):
+            raise UnsupportedError(
+                f"queue {request.name!r} is in slot {keys.tag!r}, and a queue stays in its slot; "
+                "make a queue of another name there, and move the messages",
+                queue=request.name,
+            )
+        changes = replies.stored_settings(request.settings)
+        reply = yield from _run(script("alter"), (keys.live.meta,), changes, queue=request.name)
+        return replies.declared(reply, keys.tag)
 
     def drop(self, request: Drop) -> Operation[Dropped]:
         """Delete the keys, then the entry: an entry without keys is completed by a declare."""
-        keys = self._keys(request.name)
+        try:
+            keys = yield from self._keys(request.name)
+        except QueueNotFoundError:
+            return Dropped(False)
         reply = yield from _run(
             script("drop"),
             keys.all(),
@@ -103,26 +172,88 @@ class StreamOperations:
             registry = registry_key(self.prefix)
             forget = ("HDEL", registry, request.name)
             _reply((yield Call((forget,), registry, idempotent=True)))
+            self._tags.pop(request.name, None)
         return result
+
+    def list(self, request: ListQueues) -> Operation[Listed]:
+        """The registry, then one look at each queue."""
+        registry = registry_key(self.prefix)
+        entries = _reply((yield Call((("HGETALL", registry),), registry, idempotent=True)))
+        found: list[tuple[QueueRef, QueueStats]] = []
+        for name, entry in sorted(replies.pairs(entries)):
+            keys = queue_keys(self.prefix, name.decode(), replies.tag(entry))
+            for ref in (QueueRef(name.decode()), QueueRef(name.decode(), dead=True)):
+                outcomes = yield _look(keys.of(ref))
+                try:
+                    found.append((ref, _stats(outcomes, ref.name, keys.tag)))
+                except QueueNotFoundError:  # an entry that was not completed, or is being deleted
+                    continue
+        return Listed(found)
 
     def send(self, batch: SendBatch) -> Operation[Sent]:
         """One script call for the whole batch."""
-        keys = self._keys(batch.queue.name).of(batch.queue)
-        arguments: list[str | bytes | int] = [1, "b", len(batch.messages)]
-        arguments += [message.body for message in batch.messages]
+        keys = yield from self._stream(batch.queue)
+        kind = "d" if batch.queue.dead else "q"
+        runs = _runs(batch.messages)
         try:
             reply = yield from _run(
                 script("send"),
-                (keys.stream, keys.meta),
-                tuple(arguments),
+                keys.for_sending(),
+                (batch.epoch, kind, *runs),
                 queue=batch.queue.name,
                 idempotent=False,
                 wakes=(keys.stream,),
             )
-        except QueueNotFoundError:
+        except (QueueNotFoundError, StaleSettingsError):
             raise
         except LeanMQError as error:
             return Sent([error] * len(batch.messages))
+        ids = replies.sent_ids(reply)
+        if len(ids) == len(batch.messages):
+            return Sent(ids)
+        full = _full(batch.queue.name)
+        return Sent([*ids, *[full] * (len(batch.messages) - len(ids))])
+
+    def transact(self, request: Transact) -> Operation[Sent]:
+        """One script call for everything."""
+        keys: list[str] = []
+        arguments: list[str | bytes | int] = [len(request.sends)]
+        tags: dict[str, str] = {}
+        wakes = []
+        for batch in request.sends:
+            queue = yield from self._keys(batch.queue.name)
+            tags.setdefault(queue.tag, batch.queue.name)
+            stream = queue.of(batch.queue)
+            keys += stream.for_sending()
+            runs = _runs(batch.messages)
+            arguments += (batch.epoch, "d" if batch.queue.dead else "q", len(runs), *runs)
+            wakes.append(stream.stream)
+        groups: list[str | bytes | int] = []
+        count = 0
+        for settlement in request.acknowledge:
+            queue = yield from self._keys(settlement.queue.name)
+            tags.setdefault(queue.tag, settlement.queue.name)
+            stream = queue.of(settlement.queue)
+            for rest, entries in replies.receipts_by_delivery(settlement.messages).items():
+                times, consumer = replies.parse_rest(rest)
+                keys += (stream.stream, stream.ids, stream.meta)
+                groups += (consumer, times, len(entries), *(w for pair in entries for w in pair))
+                count += 1
+        if self.slots_apart and len(tags) > 1:
+            raise _apart(tags)
+        names = [batch.queue.name for batch in request.sends]
+        names += [settlement.queue.name for settlement in request.acknowledge]
+        try:
+            reply = yield from _run(
+                script("transact"),
+                tuple(keys),
+                (*arguments, count, *groups),
+                queue=names[0],
+                idempotent=False,
+                wakes=tuple(wakes),
+            )
+        except BackendError as error:
+            raise _refused_transaction(error, names) from error
         return Sent(replies.sent_ids(reply))
 
     def exchange(self, request: Exchange) -> Operation[Exchanged]:
@@ -150,24 +281,58 @@ class StreamOperations:
 
     def stats(self, request: Stats) -> Operation[QueueStats]:
         """Four looks in one round trip."""
-        keys = self._keys(request.queue.name).of(request.queue)
-        outcomes = yield Call(
-            (
-                ("HMGET", keys.meta, "lease", "max", "created"),
-                ("XLEN", keys.stream),
-                ("XPENDING", keys.stream, GROUP),
-                ("ZCOUNT", keys.due, "-inf", "(+inf"),
-            ),
-            keys.meta,
-            idempotent=True,
+        keys = yield from self._keys(request.queue.name)
+        outcomes = yield _look(keys.of(request.queue))
+        return _stats(outcomes, request.queue.name, keys.tag)
+
+    def peek(self, request: Peek) -> Operation[Peeked]:
+        """One script call that writes nothing."""
+        keys = yield from self._stream(request.queue)
+        what: Command = (_STATES[request.state], request.count)
+        if request.ids is not None:
+            what = ("ids", *filter(replies.is_id, request.ids))
+        reply = yield from _run(script("peek"), keys.for_looking(), what, queue=request.queue.name)
+        return Peeked(replies.peeked(reply, dead=request.queue.dead))
+
+    def redrive(self, request: Redrive) -> Operation[Redriven]:
+        """Settle the dead letters as messages of the destination."""
+        name = request.destination or request.queue.name
+        origin = yield from self._keys(request.queue.name)
+        keys = yield from self._keys(name)
+        if self.slots_apart and keys.tag != origin.tag:
+            raise CrossSlotError(
+                f"dead letters of {request.queue.name!r} (slot {origin.tag!r}) cannot be moved to "
+                f"queue {name!r} (slot {keys.tag!r}) in one step; make both queues with the same "
+                "slot=, or send their payloads there and acknowledge them here",
+                queue=request.queue.name,
+            )
+        done = yield from self._on_held(
+            request.queue,
+            "requeue",
+            request.messages,
+            destination=keys.live.as_destination(),
+            wakes=(keys.live.stream,),
         )
-        meta, length, pending, delayed = (_value(o, request.queue.name) for o in outcomes)
-        if meta[0] is None:
-            raise _not_found(request.queue.name)
-        return replies.stats(length, pending, delayed, meta)
+        return Redriven(done.standings)
+
+    def purge(self, request: Purge) -> Operation[Purged]:
+        """Page by page, so that nobody waits for long; what comes meanwhile stays."""
+        keys = yield from self._stream(request.queue)
+        what = "expired" if request.expired else "all"
+        count, at, last, left = 0, "-", "", 0
+        while at:
+            reply = yield from _run(
+                script("purge"),
+                keys.for_looking(),
+                (what, at, last, left),
+                queue=request.queue.name,
+            )
+            deleted, at, last, left = replies.purged(reply)
+            count += deleted
+        return Purged(count)
 
     def _settle(self, settlement: Settlement) -> Operation[Sequence[Standing]]:
-        keys = self._keys(settlement.queue.name).of(settlement.queue)
+        keys = yield from self._stream(settlement.queue)
         done = yield from self._on_held(
             settlement.queue,
             settlement.verb.value,
@@ -186,10 +351,11 @@ class StreamOperations:
         *,
         delay: float = 0.0,
         reason: str = "",
+        destination: tuple[str, ...] = (),
         wakes: tuple[str, ...] = (),
     ) -> Operation[Extended]:
         """Run the settle script once for each delivery among the receipts."""
-        keys = self._keys(queue.name).of(queue)
+        keys = yield from self._stream(queue)
         standings = [Standing.GONE] * len(messages)
         lease = 0.0
         for number, (rest, (entries, places)) in enumerate(replies.by_delivery(messages).items()):
@@ -197,7 +363,7 @@ class StreamOperations:
             try:
                 reply = yield from _run(
                     script("settle"),
-                    keys.all(),
+                    (*keys.for_work(), *destination),
                     (verb, consumer, times, _milliseconds(delay), reason, *entries),
                     queue=queue.name,
                     wakes=wakes,
@@ -214,21 +380,17 @@ class StreamOperations:
         return Extended(standings, lease)
 
     def _receive(self, request: Receive, wait: float) -> Operation[Exchanged]:
-        keys = self._keys(request.queue.name).of(request.queue)
-        dead = request.queue.dead
-        read: Command = ("XREADGROUP", "GROUP", GROUP, request.consumer, "COUNT", request.count)
+        keys = yield from self._stream(request.queue)
         if request.brisk and not request.recover:
             # Without the script: half the work for the server while new messages abound.
-            commands = ((*read, "STREAMS", keys.stream, ">"), ("HGET", keys.meta, "lease"))
-            outcomes = yield Call(commands, keys.stream, idempotent=True)
-            fresh, lease = (_value(o, request.queue.name) for o in outcomes)
-            if fresh and lease:
-                return replies.read(fresh, request.consumer, int(lease) / 1000, dead=dead)
+            result = yield from self._read(keys, request)
+            if result.deliveries:
+                return result
         seen = self.hub.version(keys.stream) if self.hub else 0
         held = [replies.entry_of(text) for text in request.held]
         reply = yield from _run(
             script("receive"),
-            keys.all(),
+            keys.for_work(),
             (
                 request.consumer,
                 request.count,
@@ -240,7 +402,7 @@ class StreamOperations:
             queue=request.queue.name,
             wakes=(keys.dead,),
         )
-        result = replies.received(reply, request.consumer, dead=dead)
+        result = replies.received(reply, request.consumer, dead=request.queue.dead)
         if result.deliveries or result.more or wait <= 0:
             return result
         hint = replies.wait_hint(reply)
@@ -250,15 +412,82 @@ class StreamOperations:
             return result
         if wait < 0.001:  # BLOCK 0 would be for ever
             return result
-        blocking = (*read, "BLOCK", _milliseconds(wait), "STREAMS", keys.stream, ">")
-        outcomes = yield Call((blocking,), keys.stream, idempotent=True, block=wait)
-        return replies.read(
-            _value(outcomes[0], request.queue.name), request.consumer, result.lease, dead=dead
+        return (yield from self._read(keys, request, block=wait))
+
+    def _read(
+        self, keys: StreamKeys, request: Receive, *, block: float | None = None
+    ) -> Operation[Exchanged]:
+        """Read new messages without the script; if ``block``, wait for them in the server."""
+        waiting = () if block is None else ("BLOCK", _milliseconds(block))
+        read = ("XREADGROUP", "GROUP", GROUP, request.consumer, "COUNT", request.count, *waiting)
+        commands = (
+            (*read, "STREAMS", keys.stream, ">"),
+            ("HMGET", keys.meta, "lease", "ttl"),
+            ("TIME",),
         )
+        outcomes = yield Call(commands, keys.stream, idempotent=True, block=block)
+        fresh, meta, time = (_value(o, request.queue.name) for o in outcomes)
+        if not meta[0]:
+            return Exchanged()  # just deleted: the script will tell
+        result, expired = replies.read(fresh, request.consumer, meta, time, dead=request.queue.dead)
+        if expired:
+            yield from self._on_held(request.queue, "ack", expired)
+        return result
 
 
 def _milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
+
+
+def _runs(messages: Sequence[NewMessage]) -> list[str | bytes | int]:
+    """Messages as the scripts take them: in runs that have the same fields."""
+    if not any(m.terms for m in messages):
+        return [1, "b", len(messages), *[m.body for m in messages]]
+    runs: list[str | bytes | int] = []
+    for names, same in groupby(map(_fields, messages), key=tuple):
+        rows = list(same)
+        runs += (len(names), *names, len(rows), *(value for row in rows for value in row.values()))
+    return runs
+
+
+def _fields(message: NewMessage) -> dict[str, str | bytes | int]:
+    """Fields of an entry; those with an @ tell what becomes of it, and are not stored."""
+    terms = message.terms or _PLAIN
+    named = {
+        "b": message.body,
+        "k": terms.key,
+        "h": terms.headers,
+        "m": terms.label,
+        "x": terms.ttl,
+        "@d": terms.delay,
+        "@a": terms.due_at,
+        "@u": terms.dedup_id,
+    }
+    return {n: v for n, v in named.items() if v is not None and v != 0}
+
+
+_PLAIN = Terms()
+
+
+def _look(keys: StreamKeys) -> Call:
+    """What it takes to count the messages of a stream."""
+    return Call(
+        (
+            ("HMGET", keys.meta, "created", *replies.SETTINGS),
+            ("XLEN", keys.stream),
+            ("XPENDING", keys.stream, GROUP),
+            ("ZCOUNT", keys.due, "-inf", "(+inf"),
+        ),
+        keys.meta,
+        idempotent=True,
+    )
+
+
+def _stats(outcomes: Outcomes, name: str, tag: str) -> QueueStats:
+    meta, length, pending, delayed = (_value(outcome, name) for outcome in outcomes)
+    if meta[0] is None:
+        raise _not_found(name)
+    return replies.stats(length, pending, delayed, meta, tag)
 
 
 def _run(
@@ -299,10 +528,46 @@ def _value(outcome: Outcome, queue: str) -> Reply:
         return outcome
     if outcome.code in ("NOQUEUE", "NOGROUP"):
         raise _not_found(queue) from outcome
+    if outcome.code == "STALE":
+        raise StaleSettingsError(
+            f"the settings of queue {queue!r} were changed meanwhile; send again", queue=queue
+        ) from outcome
     if outcome.code == "SCHEMA":
         raise BackendError(f"{outcome}; upgrade leanmq in this process") from outcome
     outcome.queue = outcome.queue or queue or None
     raise outcome
+
+
+def _full(
+    name: str, why: str = "it holds as many messages as max_length lets it"
+) -> QueueFullError:
+    return QueueFullError(
+        f"queue {name!r} is full: {why}; let consumers catch up, or raise max_length by "
+        "update_queue",
+        queue=name,
+    )
+
+
+def _apart(tags: dict[str, str]) -> CrossSlotTransactionError:
+    queues = ", ".join(f"{name!r} (slot {tag!r})" for tag, name in tags.items())
+    return CrossSlotTransactionError(
+        f"the queues of this transaction are in different slots: {queues}; make them with the "
+        "same slot=, as in mq.queue(name, slot='checkout')"
+    )
+
+
+def _refused_transaction(error: BackendError, names: list[str]) -> LeanMQError:
+    """What the script's own refusals mean for the user."""
+    words = str(error.__cause__ or error).split(" ")
+    if error.code == "FULL":
+        return _full(names[int(words[1]) - 1], " ".join(words[2:]))
+    if error.code == "LOST":
+        return TransactionError(
+            f"message {words[1]} is not leased to this client any more: nothing of the "
+            "transaction was carried out; receive it again",
+            message_id=words[1],
+        )
+    return error
 
 
 def _not_found(queue: str) -> QueueNotFoundError:

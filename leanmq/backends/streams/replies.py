@@ -3,39 +3,59 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
 
 from leanmq.backends.protocol import (
     Declared,
     Delivery,
     Dropped,
     Exchanged,
+    Failure,
     Held,
     QueueStats,
     Settings,
     Standing,
+    State,
+    Stored,
 )
 from leanmq.backends.streams.calls import Reply
 
 __all__ = [
+    "SETTINGS",
     "by_delivery",
     "declared",
     "dropped",
     "entry_of",
+    "is_id",
     "lease",
+    "pairs",
     "parse_rest",
+    "peeked",
+    "purged",
     "read",
     "receipt",
+    "receipts_by_delivery",
     "received",
     "sent_ids",
     "standings",
     "stats",
+    "stored_settings",
+    "tag",
     "wait_hint",
 ]
 
+VERSION = 1
+"""Of the form of an entry; one of a later form says so in its field ``v``."""
+
+SETTINGS = ("lease", "max", "len", "over", "size", "dedup")
+"""The settings of a queue, as they are called in its hash."""
+
 _NO_RECEIPT = "0 "
-_ENTRY = re.compile(r"\d{1,19}-\d{1,19}\Z")
-_STANDINGS = {ord("0"): Standing.DONE, ord("1"): Standing.GONE, ord("2"): Standing.LOST}
+_ID = re.compile(r"(?:\d{1,19}-\d{1,19}|d\d{1,19})\Z")
+_STANDINGS = {ord("0") + standing: standing for standing in Standing}
 
 
 def receipt(entry: str, times: int, consumer: str) -> str:
@@ -62,27 +82,47 @@ def parse_rest(rest: str) -> tuple[str, str]:
     return times, consumer
 
 
-def by_delivery(messages: Sequence[Held]) -> Mapping[str, tuple[list[str], Sequence[int]]]:
-    """Entries and their places among the messages, by what their receipts have in common.
+def is_id(text: str) -> bool:
+    """Whether a message can be called so: entry ids, and d1, d2, ... if it was sent delayed."""
+    return _ID.match(text) is not None
 
-    Left out are ids that no entry ever had.
+
+def by_delivery(messages: Sequence[Held]) -> Mapping[str, tuple[list[str], Sequence[int]]]:
+    """What settle takes for each message, and their places, by what their receipts have in common.
+
+    Left out are ids that no message ever had.
     """
     receipts = [held.receipt for held in messages]
     if None not in receipts:
         parts = [text.partition(" ") for text in receipts if text is not None]
         if len({part[2] for part in parts}) == 1:
-            return {parts[0][2]: ([part[0] for part in parts], range(len(parts)))}
+            entries = [
+                part[0] if part[0] == held.id else f"{part[0]} {held.id}"
+                for part, held in zip(parts, messages, strict=True)
+            ]
+            return {parts[0][2]: (entries, range(len(parts)))}
     groups: dict[str, tuple[list[str], list[int]]] = {}
     for place, held in enumerate(messages):
         if held.receipt is not None:
             entry, _, rest = held.receipt.partition(" ")
-        elif _ENTRY.match(held.id):
+            if entry != held.id:
+                entry = f"{entry} {held.id}"
+        elif is_id(held.id):
             entry, rest = held.id, _NO_RECEIPT
         else:
             continue
         entries, places = groups.setdefault(rest, ([], []))
         entries.append(entry)
         places.append(place)
+    return groups
+
+
+def receipts_by_delivery(messages: Sequence[Held]) -> Mapping[str, list[tuple[str, str]]]:
+    """Entry and id for life of each message, by what their receipts have in common."""
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for held in messages:
+        entry, _, rest = (held.receipt or "").partition(" ")
+        groups.setdefault(rest, []).append((entry, held.id))
     return groups
 
 
@@ -123,17 +163,71 @@ def wait_hint(reply: Reply) -> float | None:
     return None if milliseconds < 0 else milliseconds / 1000
 
 
-def read(reply: Reply, consumer: str, lease: float, *, dead: bool) -> Exchanged:
-    """The deliveries of a plain blocking read of one stream."""
-    fresh = reply[0][1] if reply else ()
-    return Exchanged((), _fresh(fresh, consumer, dead), lease=lease)
+def read(
+    fresh: Reply, consumer: str, meta: Reply, time: Reply, *, dead: bool
+) -> tuple[Exchanged, list[Held]]:
+    """The deliveries of a plain read of one stream, and those that had expired by then.
+
+    Args:
+        fresh: What XREADGROUP answered.
+        meta: Lease in ms, and whether any message has a time to live.
+        time: Of the server, as TIME tells it.
+    """
+    entries: Sequence[Reply] = fresh[0][1] if fresh else ()
+    lease = int(meta[0]) / 1000
+    expired: list[Held] = []
+    if meta[1] and entries:
+        now = int(time[0]) * 1000 + int(time[1]) // 1000
+        alive = []
+        for entry, fields in entries:
+            known = dict(zip(fields[::2], fields[1::2], strict=False))
+            if b"x" in known and int(known[b"x"]) <= now:
+                name = entry.decode()
+                life = known[b"i"].decode() if b"i" in known else name
+                expired.append(Held(life, receipt(name, 1, consumer)))
+            else:
+                alive.append((entry, fields))
+        entries = alive
+    return Exchanged((), _fresh(entries, consumer, dead), lease=lease), expired
 
 
-def declared(reply: Reply) -> Declared:
+def peeked(reply: Reply, *, dead: bool) -> list[Stored]:
+    """Messages as they are stored."""
+    return [
+        Stored(
+            # Not handed out now: the next time is not counted yet.
+            _delivery(entry, fields, times, "", dead, False),
+            State(state),
+            until / 1000,
+            consumer.decode() or None,
+        )
+        for entry, fields, times, state, until, consumer in reply[1:]
+    ]
+
+
+def purged(reply: Reply) -> tuple[int, str, str, int]:
+    """Deleted, where to go on ('' if it is done), up to where, and delayed ones to go."""
+    count, at, last, left = reply
+    return count, at.decode(), last.decode(), left
+
+
+def tag(entry: bytes) -> str:
+    """The tag in an entry of the registry."""
+    found: str = msgspec.json.decode(entry)["tag"]
+    return found
+
+
+def pairs(flat: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """Names and values of a hash."""
+    return zip(flat[::2], flat[1::2], strict=True)
+
+
+def declared(reply: Reply, tag: str) -> Declared:
     """Settings as stored, and whether anything was made."""
-    made, created, *pairs = reply
-    stored = dict(zip(map(bytes.decode, pairs[::2]), pairs[1::2], strict=True))
-    return Declared(_settings(stored["lease"], stored["max"]), bool(made), int(created) / 1000)
+    made, created, epoch, *stored = reply
+    values = dict(pairs(stored))
+    settings = _settings([values[name.encode()] for name in SETTINGS], tag)
+    return Declared(settings, bool(made), int(created) / 1000, epoch)
 
 
 def dropped(reply: Reply) -> Dropped:
@@ -142,21 +236,48 @@ def dropped(reply: Reply) -> Dropped:
     return Dropped(bool(existed), dead)
 
 
-def stats(length: Reply, pending: Reply, delayed: Reply, meta: Reply) -> QueueStats:
+def stats(length: Reply, pending: Reply, delayed: Reply, meta: Reply, tag: str) -> QueueStats:
     """Counts of a stream with one group that deletes what it acknowledges."""
-    lease, limit, created = meta
+    created, *settings = meta
     in_flight = int(pending[0]) if pending and pending[0] else 0
     return QueueStats(
         ready=length - in_flight,
         in_flight=in_flight,
         delayed=delayed,
         created_at=int(created) / 1000,
-        settings=_settings(lease, limit),
+        settings=_settings(settings, tag),
     )
 
 
-def _settings(lease: bytes, limit: bytes) -> Settings:
-    return Settings(lease=int(lease) / 1000, max_deliveries=int(limit))
+# How each setting is stored: its field in the hash, to there, and back.
+_FORMS: dict[str, tuple[str, Callable[[Any], str], Callable[[bytes], Any]]] = {
+    "lease": ("lease", lambda seconds: str(round(seconds * 1000)), lambda raw: int(raw) / 1000),
+    "max_deliveries": ("max", str, int),
+    "max_length": ("len", str, int),
+    "overflow": ("over", str, bytes.decode),
+    "max_payload_bytes": ("size", str, int),
+    "dedup_window": (
+        "dedup",
+        lambda seconds: str(round(seconds * 1000)),
+        lambda raw: int(raw) / 1000,
+    ),
+}
+
+
+def stored_settings(settings: Settings) -> tuple[str, ...]:
+    """Name and value of each setting that is given, as the hash has them."""
+    given = [
+        (field, store(value))
+        for name, (field, store, _) in _FORMS.items()
+        if (value := getattr(settings, name)) is not None
+    ]
+    return tuple(word for pair in given for word in pair)
+
+
+def _settings(values: Sequence[bytes], tag: str) -> Settings:
+    raw = dict(zip(SETTINGS, values, strict=True))
+    known = {name: load(raw[field]) for name, (field, _, load) in _FORMS.items()}
+    return Settings(**known, slot=tag)
 
 
 def _fresh(entries: Sequence[Reply], consumer: str, dead: bool) -> list[Delivery]:
@@ -185,7 +306,6 @@ def _delivery(
     key = entry.decode()
     known = dict(zip(fields[::2], fields[1::2], strict=False))
     carried = int(known.get(b"n", 0))
-    error = known.get(b"e")
     return Delivery(
         id=known[b"i"].decode() if b"i" in known else key,
         body=known.get(b"b", b""),
@@ -194,5 +314,29 @@ def _delivery(
         delivery_count=carried if dead and b"n" in known else carried + times,
         timestamp=int(known[b"t"]) / 1000 if b"t" in known else _sent_at(key),
         suspect=suspect,
-        error=None if error is None else error.decode("utf-8", "replace"),
+        error=_text(known.get(b"e")),
+        key=_text(known.get(b"k")),
+        headers=known.get(b"h"),
+        label=_text(known.get(b"m")),
+        failures=_failures(known[b"f"]) if b"f" in known else (),
+        redrives=int(known.get(b"r", 0)),
+        foreign=int(known.get(b"v", VERSION)) > VERSION,
+    )
+
+
+def _text(raw: bytes | None) -> str | None:
+    return None if raw is None else raw.decode("utf-8", "replace")
+
+
+def _failures(packed: bytes) -> tuple[Failure, ...]:
+    """Moments, counts and reasons, packed as the scripts do: each part after its length."""
+    parts: list[bytes] = []
+    while packed:
+        length, _, rest = packed.partition(b":")
+        parts.append(rest[: int(length)])
+        packed = rest[int(length) :]
+    rows = zip(parts[::3], parts[1::3], parts[2::3], strict=True)
+    return tuple(
+        Failure(int(at) / 1000, int(count), reason.decode("utf-8", "replace"))
+        for at, count, reason in rows
     )

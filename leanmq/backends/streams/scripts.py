@@ -1,6 +1,6 @@
 """The Lua scripts: read from their files once, known to servers by their SHA-1.
 
-A script that says ``-- include: _shared`` gets that file put before it.
+A script that says ``-- include: _shared`` gets that file put before it, with what that includes.
 """
 
 from __future__ import annotations
@@ -27,8 +27,13 @@ class Script:
 @cache
 def script(name: str) -> Script:
     """The script of ``scripts/<name>.lua``."""
+    text = _text(name)
+    return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def _text(name: str) -> str:
     folder = resources.files(__package__) / "scripts"
     text = (folder / f"{name}.lua").read_text("utf-8")
     for included in re.findall(r"^-- include: (\w+)$", text, re.MULTILINE):
-        text = (folder / f"{included}.lua").read_text("utf-8") + text
-    return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+        text = _text(included) + text
+    return text

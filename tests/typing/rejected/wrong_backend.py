@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from leanmq import AsyncLeanMQ, LeanMQ, Queue
 from leanmq.backends.protocol import (
+    Alter,
     Capabilities,
     Declare,
     Declared,
@@ -13,10 +14,19 @@ from leanmq.backends.protocol import (
     Exchanged,
     Extend,
     Extended,
+    Listed,
+    ListQueues,
+    Peek,
+    Peeked,
+    Purge,
+    Purged,
     QueueStats,
+    Redrive,
+    Redriven,
     SendBatch,
     Sent,
     Stats,
+    Transact,
 )
 
 
@@ -45,6 +55,24 @@ class Complete:
     def extend(self, request: Extend) -> Extended:
         raise NotImplementedError
 
+    def alter(self, request: Alter) -> Declared:
+        raise NotImplementedError
+
+    def list(self, request: ListQueues) -> Listed:
+        raise NotImplementedError
+
+    def transact(self, request: Transact) -> Sent:
+        raise NotImplementedError
+
+    def peek(self, request: Peek) -> Peeked:
+        raise NotImplementedError
+
+    def redrive(self, request: Redrive) -> Redriven:
+        raise NotImplementedError
+
+    def purge(self, request: Purge) -> Purged:
+        raise NotImplementedError
+
     def stats(self, request: Stats) -> QueueStats:
         raise NotImplementedError
 
@@ -59,6 +87,12 @@ class WithoutExtend:
     drop = Complete.drop
     send = Complete.send
     exchange = Complete.exchange
+    alter = Complete.alter
+    list = Complete.list
+    transact = Complete.transact
+    peek = Complete.peek
+    redrive = Complete.redrive
+    purge = Complete.purge
     stats = Complete.stats
 
 

@@ -7,10 +7,17 @@ local GROUP = 'leanmq'
 local FREE, ALONE = '~free', '~alone'
 -- Lua's unpack overflows near 8,000 values.
 local CHUNK = 1000
+-- How many failures a message carries along.
+local FAILURES = 5
 
 local function now_ms()
   local time = redis.call('TIME')
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+
+-- A whole number as Redis writes it; Lua would write 1e+15.
+local function whole(number)
+  return string.format('%.0f', number)
 end
 
 -- Field `name` of an entry's flat list of fields and values, or nil.
@@ -44,6 +51,11 @@ local function carried(fields)
   return tonumber(field(fields, 'n') or '0')
 end
 
+local function expired(fields, now)
+  local at = field(fields, 'x')
+  return at and tonumber(at) <= now
+end
+
 -- Call a variadic command on any number of ids.
 local function on_all(command, key, group, ids)
   for first = 1, #ids, CHUNK do
@@ -66,12 +78,28 @@ local function identity(id, fields)
   return field(fields, 'i') or id, field(fields, 't') or string.match(id, '^%d+')
 end
 
--- Move an entry to the dead letters. Acknowledge first, add last: a server over maxmemory
--- refuses a script only while it has written nothing.
-local function dead_letter(stream, dead, id, fields, count, reason)
-  local life, sent = identity(id, fields)
+-- Remove the entry of a message that is known by the name `life` from now on no more.
+local function erase(stream, ids, id, fields)
   remove(stream, {id})
-  redis.call('XADD', dead, '*', unpack(with(fields, {i = life, t = sent, n = tostring(count), e = reason})))
+  local life = field(fields, 'i')
+  if life then redis.call('HDEL', ids, life) end
+end
+
+-- Add an entry for a message that has an id for life already; `ids` finds the one by the other.
+local function add_known(stream, ids, fields)
+  redis.call('HSET', ids, field(fields, 'i'), redis.call('XADD', stream, '*', unpack(fields)))
+end
+
+-- Move an entry to the dead letters. Acknowledge first, add last: a server over maxmemory
+-- refuses a script only while it has written nothing. Dead letters do not expire.
+local function bury(dead, dead_ids, life, sent, fields, count, reason)
+  add_known(dead, dead_ids, with(fields, {i = life, t = sent, n = tostring(count), e = reason, x = false}))
+end
+
+local function dead_letter(stream, ids, dead, dead_ids, id, fields, count, reason)
+  local life, sent = identity(id, fields)
+  erase(stream, ids, id, fields)
+  bury(dead, dead_ids, life, sent, fields, count, reason)
 end
 
 -- Fields as one string of counted parts, and back. (cmsgpack is not everywhere, cjson differs.)
@@ -92,4 +120,38 @@ local function unpacked(text)
     at = colon + length + 1
   end
   return fields
+end
+
+-- The failures of a message and one more: moments, counts and reasons, the last ones.
+local function failures(fields, now, count, reason)
+  local list = unpacked(field(fields, 'f') or '')
+  list[#list + 1] = whole(now)
+  list[#list + 1] = tostring(count)
+  list[#list + 1] = reason
+  while #list > 3 * FAILURES do table.remove(list, 1) end
+  return pack(list)
+end
+
+-- Keep a message back until `at`, under its id for life.
+local function postpone(due, payloads, life, fields, at)
+  redis.call('HSET', payloads, life, pack(fields))
+  redis.call('ZADD', due, whole(at), life)
+end
+
+-- Where the message with this id for life is: its entry and fields; or 'due' and its fields; or nil.
+-- An entry may be called like the id for life of another message, which was retried or moved.
+local function locate(stream, ids, payloads, life)
+  local entry
+  if string.match(life, '^%d+%-%d+$') then
+    entry = redis.call('XRANGE', stream, life, life)[1]
+    if entry and (field(entry[2], 'i') or life) ~= life then entry = nil end
+  end
+  if not entry then
+    local moved = redis.call('HGET', ids, life)
+    if moved and moved ~= '' then entry = redis.call('XRANGE', stream, moved, moved)[1] end
+  end
+  if entry then return entry[1], entry[2] end
+  local packed = life ~= '~' and redis.call('HGET', payloads, life)
+  if packed then return 'due', unpacked(packed) end
+  return nil
 end

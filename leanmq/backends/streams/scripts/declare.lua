@@ -1,12 +1,13 @@
 -- declare: make a queue and its dead letters, or complete what is missing of them.
--- KEYS: live stream, dead stream, due, due payloads, dead due, dead due payloads, meta
+-- KEYS: live stream, dead stream, then sorted sets and hashes in turn (due and payloads, the same
+--   of dead letters, dedup ids and their messages), ids, dead ids, meta
 -- ARGV: schema, then name and value of each setting
--- Reply: {1 if anything was made, created_at in ms, name and value of each stored setting ...}
+-- Reply: {1 if anything was made, created_at in ms, epoch, name and value of each stored setting ...}
 -- Invariants: stored settings stay; groups start at 0, so nothing that waits is skipped; every
 -- key exists afterwards (a script that names a missing key cannot run while its slot moves).
 -- include: _shared
 
-local live, dead, meta = KEYS[1], KEYS[2], KEYS[7]
+local live, dead, meta = KEYS[1], KEYS[2], KEYS[11]
 local schema = ARGV[1]
 local made = 0
 
@@ -29,16 +30,17 @@ for _, stream in ipairs({live, dead}) do
 end
 
 -- Placeholders keep empty collections alive.
-for i = 3, 5, 2 do
+for i = 3, 7, 2 do
   redis.call('ZADD', KEYS[i], 'NX', '+inf', '~')
   redis.call('HSETNX', KEYS[i + 1], '~', '')
 end
+for i = 9, 10 do redis.call('HSETNX', KEYS[i], '~', '') end
 
 if not stored then
-  redis.call('HSET', meta, 'v', schema, 'created', string.format('%.0f', now_ms()), 'epoch', '1')
+  redis.call('HSET', meta, 'v', schema, 'created', whole(now_ms()), 'epoch', '1')
   made = 1
 end
-local reply = {made, redis.call('HGET', meta, 'created')}
+local reply = {made, redis.call('HGET', meta, 'created'), tonumber(redis.call('HGET', meta, 'epoch'))}
 for i = 2, #ARGV, 2 do
   redis.call('HSETNX', meta, ARGV[i], ARGV[i + 1])
   reply[#reply + 1] = ARGV[i]

@@ -1,14 +1,14 @@
 -- receive: lease messages to a consumer; and keep the queue in order on the way.
--- KEYS: stream, dead stream, due, due payloads, meta
+-- KEYS: stream, dead stream, due, due payloads, ids, dead ids, meta
 -- ARGV: consumer, count, '1' if its process holds nothing else, ms between sweeps,
 --   '1' to recover first, then the entries that the consumer does hold
 -- Reply: {lease in ms, 1 if there is more to do at once, ms until something may come (-1: unknown),
 --   1 if suspects wait, ms for which a plain read will do, fresh entries as the server has them, {entry, times, fields, suspect} ...}
 -- Invariants: each step is bounded; what is over max_deliveries becomes a dead letter instead of
--- being handed out; a suspect is handed out alone.
+-- being handed out; a suspect is handed out alone; what has expired is deleted instead.
 -- include: _shared
 
-local stream, dead, due, payloads, meta = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local stream, dead, due, payloads, ids, dead_ids, meta = unpack(KEYS)
 local consumer, count, alone, sweep_every = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1', tonumber(ARGV[4])
 local recover, HELD = ARGV[5] == '1', 6
 local PAGE = 100      -- due messages promoted, entries looked at, a step
@@ -16,7 +16,7 @@ local SWEEPS = 8      -- pages a sweep; XAUTOCLAIM looks at ten times its COUNT
 local HOUR = 3600000  -- consumers that are idle for so many ms, and hold nothing, are forgotten
 local kind = (stream == dead) and 'd' or 'q'
 
-local settings = redis.call('HMGET', meta, 'lease', 'max', 'sweep_' .. kind, 'cursor_' .. kind, 'tidy_' .. kind)
+local settings = redis.call('HMGET', meta, 'lease', 'max', 'sweep_' .. kind, 'cursor_' .. kind, 'tidy_' .. kind, 'ttl', 'old_lease', 'old_until')
 if not settings[1] then
   return redis.error_reply('NOQUEUE the queue does not exist')
 end
@@ -24,7 +24,18 @@ local lease = tonumber(settings[1])
 local max = (kind == 'q') and tonumber(settings[2]) or 0
 local sweep_at = tonumber(settings[3] or '0')
 local now = now_ms()
+local has_ttl = settings[6]
 local handed, more, suspects = {}, 0, 0
+-- A lease that was made shorter counts for take-over only when the old one has run out once.
+local taken_over = lease
+if settings[7] and now < tonumber(settings[8]) then taken_over = math.max(lease, tonumber(settings[7])) end
+
+-- Delete an entry whose time to live is over; returns whether it was.
+local function drop_expired(id, fields)
+  if not (has_ttl and expired(fields, now)) then return false end
+  erase(stream, ids, id, fields)
+  return true
+end
 
 -- Handed out `times` times without being settled, and twice or for the last time but one: next
 -- to it, healthy messages would be counted as killers too.
@@ -41,18 +52,23 @@ if recover then
     local id, times = row[1], tonumber(row[4])
     if not held[id] and #handed < count then
       local entry = redis.call('XCLAIM', stream, GROUP, consumer, 0, id, 'RETRYCOUNT', times)[1]
-      if entry then handed[#handed + 1] = {id, times, entry[2], suspicious(times - 1, entry[2]) and 1 or 0} end
+      if entry and not drop_expired(id, entry[2]) then
+        handed[#handed + 1] = {id, times, entry[2], suspicious(times - 1, entry[2]) and 1 or 0}
+      end
     end
   end
 end
 
 -- 2. Delayed messages that are due.
-local ready = redis.call('ZRANGEBYSCORE', due, '-inf', string.format('%.0f', now), 'LIMIT', 0, PAGE)
+local ready = redis.call('ZRANGEBYSCORE', due, '-inf', whole(now), 'LIMIT', 0, PAGE)
 for _, life in ipairs(ready) do
   local packed = redis.call('HGET', payloads, life)
   redis.call('ZREM', due, life)
   redis.call('HDEL', payloads, life)
-  if packed then redis.call('XADD', stream, '*', unpack(unpacked(packed))) end
+  if packed then
+    local fields = unpacked(packed)
+    if not expired(fields, now) then add_known(stream, ids, fields) end
+  end
 end
 if #ready == PAGE then more = 1 end
 
@@ -60,12 +76,12 @@ if #ready == PAGE then more = 1 end
 if now >= sweep_at then
   local cursor = settings[4] or '0-0'
   for _ = 1, SWEEPS do
-    local swept = redis.call('XAUTOCLAIM', stream, GROUP, FREE, lease, cursor, 'COUNT', PAGE, 'JUSTID')
+    local swept = redis.call('XAUTOCLAIM', stream, GROUP, FREE, taken_over, cursor, 'COUNT', PAGE, 'JUSTID')
     cursor = swept[1]
     if cursor == '0-0' then break end
   end
   if cursor == '0-0' then sweep_at = now + sweep_every else more = 1 end
-  redis.call('HSET', meta, 'sweep_' .. kind, string.format('%.0f', sweep_at), 'cursor_' .. kind, cursor)
+  redis.call('HSET', meta, 'sweep_' .. kind, whole(sweep_at), 'cursor_' .. kind, cursor)
 end
 
 -- Once an hour: every client brings consumer names of its own, and takes none away when it dies.
@@ -77,7 +93,7 @@ if now >= tonumber(settings[5] or '0') then
       redis.call('XGROUP', 'DELCONSUMER', stream, GROUP, name)
     end
   end
-  redis.call('HSET', meta, 'tidy_' .. kind, string.format('%.0f', now + HOUR))
+  redis.call('HSET', meta, 'tidy_' .. kind, whole(now + HOUR))
 end
 
 -- 4. Hand out what is free; what looks poisonous waits for a consumer that holds nothing.
@@ -90,10 +106,10 @@ if #handed < count then
     local entry = redis.call('XRANGE', stream, id, id)[1]
     if not entry then
       redis.call('XACK', stream, GROUP, id)
-    else
+    elseif not drop_expired(id, entry[2]) then
       local before = carried(entry[2]) + times
       if max > 0 and before >= max then
-        dead_letter(stream, dead, id, entry[2], before, 'delivered ' .. before .. ' times of max_deliveries ' .. max .. ', never settled')
+        dead_letter(stream, ids, dead, dead_ids, id, entry[2], before, 'delivered ' .. before .. ' times of max_deliveries ' .. max .. ', never settled')
       elseif suspicious(times, entry[2]) then
         redis.call('XCLAIM', stream, GROUP, ALONE, 0, id, 'JUSTID')
       else
@@ -110,7 +126,7 @@ if kind == 'q' then
   if row and alone and #handed == 0 then
     local times = tonumber(row[4]) + 1
     local entry = redis.call('XCLAIM', stream, GROUP, consumer, 0, row[1], 'RETRYCOUNT', times)[1]
-    if entry then
+    if entry and not drop_expired(row[1], entry[2]) then
       return {lease, 1, -1, 0, 0, {}, {row[1], times, entry[2], 1}}
     end
     more = 1
@@ -124,6 +140,14 @@ local fresh = {}
 if #handed < count then
   local streams = redis.call('XREADGROUP', 'GROUP', GROUP, consumer, 'COUNT', count - #handed, 'STREAMS', stream, '>')
   if streams then fresh = streams[1] and streams[1][2] or {} end
+  if has_ttl and #fresh > 0 then
+    local alive = {}
+    for _, entry in ipairs(fresh) do
+      if not drop_expired(entry[1], entry[2]) then alive[#alive + 1] = entry end
+    end
+    if #alive < #fresh then more = 1 end
+    fresh = alive
+  end
 end
 
 -- 7. When to look again: at the next due time, or when a lease may have ended.
@@ -134,7 +158,7 @@ if #handed == 0 and #fresh == 0 then
   if at < math.huge then soon = math.max(at - now, 0) end
   local rows = redis.call('XPENDING', stream, GROUP, '-', '+', 10)
   local left = (#rows == 10) and 0 or math.huge
-  for _, row in ipairs(rows) do left = math.min(left, lease - tonumber(row[3])) end
+  for _, row in ipairs(rows) do left = math.min(left, taken_over - tonumber(row[3])) end
   if left < math.huge then
     left = math.max(left, sweep_at - now)
     soon = (soon < 0) and left or math.min(soon, left)

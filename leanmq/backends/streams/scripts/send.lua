@@ -1,40 +1,24 @@
--- send: add messages at the end of a queue.
--- KEYS: stream, meta
--- ARGV: runs of messages that have the same fields, each run:
---   number of fields, field names ..., number of messages, then the values, message by message
--- Reply: entry ids, in order
--- Invariants: nothing is added unless the queue exists.
+-- send: add messages to a queue, now or when they are due.
+-- KEYS: stream, due, due payloads, meta, dedup ids, their messages
+-- ARGV: epoch of the settings that the sender knows (0: any), 'q' or 'd' (dead letters), then the
+--   messages: see _adding
+-- Reply: their ids, in order; fewer if the queue is full: the rest was refused
+-- Invariants: nothing is added unless the queue exists; never one message over its bound.
+-- include: _adding
 
-local stream, meta = KEYS[1], KEYS[2]
-if redis.call('EXISTS', meta, stream) < 2 then
-  return redis.error_reply('NOQUEUE the queue does not exist')
+local epoch, kind, width, name, count = unpack(ARGV, 1, 5)
+local FIRST = 6
+
+local q, refusal = opened(1, epoch, kind)
+if not q then return refusal end
+local ids = {}
+
+-- The common case, without a call a message: plain bodies, no bound.
+if width == '1' and q.room == math.huge and tonumber(count) == #ARGV - FIRST + 1 then
+  local call, stream = redis.call, q.stream
+  for i = FIRST, #ARGV do ids[i - FIRST + 1] = call('XADD', stream, '*', name, ARGV[i]) end
+  return ids
 end
 
-local call = redis.call
-local ids, sent = {}, 0
-local at = 1
-while at <= #ARGV do
-  local width = tonumber(ARGV[at])
-  local names = at
-  local messages = tonumber(ARGV[at + width + 1])
-  at = at + width + 2
-  if width == 1 then
-    local name = ARGV[names + 1]
-    for i = at, at + messages - 1 do
-      sent = sent + 1
-      ids[sent] = call('XADD', stream, '*', name, ARGV[i])
-    end
-  else
-    local entry = {}
-    for i = at, at + (messages - 1) * width, width do
-      for j = 1, width do
-        entry[2 * j - 1] = ARGV[names + j]
-        entry[2 * j] = ARGV[i + j - 1]
-      end
-      sent = sent + 1
-      ids[sent] = call('XADD', stream, '*', unpack(entry, 1, 2 * width))
-    end
-  end
-  at = at + messages * width
-end
+add_all(q, 3, #ARGV, ids)
 return ids

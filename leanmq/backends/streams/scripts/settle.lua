@@ -1,16 +1,18 @@
 -- settle: end (or renew) leases, after checking that the receipts are still worth something.
--- KEYS: stream, dead stream, due, due payloads, meta
--- ARGV: verb, consumer ('' if only ids are known), times delivered, delay in ms, reason, then the
---   entries that the consumer was handed for that time
--- Reply: {lease in ms, one digit a message: 0 done, 1 gone, 2 lost}
--- Invariants: a message that another consumer was handed is never touched. One whose lease
--- ended but that nobody else was handed yet still belongs to its last consumer.
+-- KEYS: stream, dead stream, due, due payloads, ids, dead ids, meta; and to requeue:
+--   destination stream, ids, due, meta
+-- ARGV: verb, consumer ('' if only ids for life are known), times delivered, delay in ms, reason,
+--   then the entries that the consumer was handed for that time, those of messages whose id for
+--   life is another one as 'entry life'; without a consumer: ids for life
+-- Reply: {lease in ms, one digit a message: 0 done, 1 gone, 2 lost, 3 refused}
+-- Invariants: a message that another consumer was handed is never touched (but deleted). One whose
+-- lease ended but that nobody else was handed yet still belongs to its last consumer.
 -- include: _shared
 
-local stream, dead, due, payloads, meta = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local stream, dead, due, payloads, ids, dead_ids, meta = unpack(KEYS, 1, 7)
 local verb, consumer, times, delay, reason = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 local FIRST = 6
-local DONE, GONE, LOST = '0', '1', '2'
+local DONE, GONE, LOST, REFUSED = '0', '1', '2', '3'
 
 local settings = redis.call('HMGET', meta, 'lease', 'max')
 if not settings[1] then
@@ -18,11 +20,24 @@ if not settings[1] then
 end
 local max = (stream ~= dead) and tonumber(settings[2]) or 0
 
+local destination, destination_ids, destination_due, destination_meta = KEYS[8], KEYS[9], KEYS[10], KEYS[11]
+local room = math.huge
+if destination then
+  local bound = redis.call('HGET', destination_meta, 'len')
+  if not bound or redis.call('EXISTS', destination) == 0 then
+    return redis.error_reply('NOQUEUE the destination does not exist')
+  end
+  if tonumber(bound) > 0 then
+    room = tonumber(bound) - redis.call('XLEN', destination) - redis.call('ZCARD', destination_due) + 1
+  end
+end
+
 -- The consumer's pending entries in the range asked about, in one call: mostly just those.
 local wanted = #ARGV - FIRST + 1
 local rows = {}
 if consumer ~= '' and wanted > 1 then
-  rows = redis.call('XPENDING', stream, GROUP, ARGV[FIRST], ARGV[#ARGV], wanted, consumer)
+  local from, to = string.match(ARGV[FIRST], '^%S+'), string.match(ARGV[#ARGV], '^%S+')
+  rows = redis.call('XPENDING', stream, GROUP, from, to, wanted, consumer)
 end
 
 -- The common case, without a table a message: all of them, in order, to be acknowledged.
@@ -48,70 +63,108 @@ end
 local pending = {}
 for _, row in ipairs(rows) do pending[row[1]] = row[4] end
 
--- Times delivered if the receipt is good, else nil and the standing.
+-- Times delivered if a receipt is good, else nil and the standing.
 local function owned(id)
   if pending[id] == times then return times end
   local row = redis.call('XPENDING', stream, GROUP, id, id, 1)[1]
-  if consumer == '' then
-    -- An id for life, taken for that of an entry: is it this message's, or that of another one
-    -- that was retried or died, and whose new entry happens to be called so?
-    local entry = redis.call('XRANGE', stream, id, id)[1]
-    if not entry or (field(entry[2], 'i') or id) ~= id then return nil, GONE end
-    if not row then return 0 end
-  elseif not row then
-    return nil, GONE
-  end
-  local free = row[2] == FREE or row[2] == ALONE
-  if consumer == '' then
-    if free then return row[4] end
-  elseif (row[2] == consumer or free) and row[4] == times then
+  if not row then return nil, GONE end
+  if (row[2] == consumer or row[2] == FREE or row[2] == ALONE) and row[4] == times then
     return times
   end
   return nil, LOST
 end
 
-local function retry(id, fields, handed)
-  local count = carried(fields) + handed
-  if max > 0 and count >= max then
-    dead_letter(stream, dead, id, fields, count, 'delivered ' .. count .. ' times of max_deliveries ' .. max)
-    return
-  end
-  local life, sent = identity(id, fields)
-  local entry = with(fields, {i = life, t = sent, n = tostring(count)})
-  remove(stream, {id})
-  if delay > 0 then
-    redis.call('HSET', payloads, life, pack(entry))
-    redis.call('ZADD', due, string.format('%.0f', now_ms() + delay), life)
-  else
-    redis.call('XADD', stream, '*', unpack(entry))
+-- The same for a message that is only known by its id for life: nobody may hold it.
+local function unowned(id)
+  local row = redis.call('XPENDING', stream, GROUP, id, id, 1)[1]
+  if not row then return 0 end
+  if row[2] == FREE or row[2] == ALONE or verb == 'delete' then return row[4] end
+  return nil, LOST
+end
+
+-- Carry out the verb on a message that is no entry, or whose entry was just taken out.
+local function pass_on(life, sent, fields, count)
+  if verb == 'dead' then
+    bury(dead, dead_ids, life, sent, fields, count, reason)
+  elseif verb == 'requeue' then
+    local again = tostring(tonumber(field(fields, 'r') or '0') + 1)
+    add_known(destination, destination_ids, with(fields, {i = life, t = sent, r = again, n = false, e = false}))
+    room = room - 1
+  elseif verb == 'retry' and max > 0 and count >= max then
+    local why = 'delivered ' .. count .. ' times of max_deliveries ' .. max
+    if reason ~= '' then
+      fields = with(fields, {f = failures(fields, now_ms(), count, reason)})
+      why = why .. ': ' .. reason
+    end
+    bury(dead, dead_ids, life, sent, fields, count, why)
+  elseif verb ~= 'ack' and verb ~= 'delete' then -- retry, or release with a delay
+    local changes = {i = life, t = sent, n = tostring(count)}
+    if verb == 'retry' and reason ~= '' then
+      changes.f = failures(fields, now_ms(), count, reason)
+    end
+    local entry = with(fields, changes)
+    if delay > 0 then
+      postpone(due, payloads, life, entry, now_ms() + delay)
+    else
+      add_known(stream, ids, entry)
+    end
   end
 end
 
-local standings, finished = {}, {}
-for i = FIRST, #ARGV do
-  local id = ARGV[i]
-  local count, standing = owned(id)
-  if count then
-    standing = DONE
-    if verb == 'ack' then
-      finished[#finished + 1] = id
-    elseif verb == 'release' then
-      redis.call('XCLAIM', stream, GROUP, FREE, 0, id, 'RETRYCOUNT', math.max(count - 1, 0), 'JUSTID')
-    elseif verb == 'extend' then
-      redis.call('XCLAIM', stream, GROUP, consumer, 0, id, 'JUSTID')
-    else
+-- A message that is not due yet.
+local function settle_delayed(life, fields)
+  if verb == 'requeue' and room <= 0 then return REFUSED end
+  redis.call('ZREM', due, life)
+  redis.call('HDEL', payloads, life)
+  pass_on(life, field(fields, 't'), fields, carried(fields))
+  return DONE
+end
+
+local function settle(id, life, count, fields)
+  if verb == 'ack' or verb == 'delete' then
+    remove(stream, {id})
+    if life ~= id then redis.call('HDEL', ids, life) end
+  elseif verb == 'extend' then
+    redis.call('XCLAIM', stream, GROUP, consumer, 0, id, 'JUSTID')
+  elseif verb == 'release' and delay == 0 then
+    redis.call('XCLAIM', stream, GROUP, FREE, 0, id, 'RETRYCOUNT', math.max(count - 1, 0), 'JUSTID')
+  else
+    if not fields then
       local entry = redis.call('XRANGE', stream, id, id)[1]
       if not entry then
         redis.call('XACK', stream, GROUP, id)
-        standing = GONE
-      elseif verb == 'retry' then
-        retry(id, entry[2], count)
-      else
-        dead_letter(stream, dead, id, entry[2], carried(entry[2]) + count, reason)
+        return GONE
       end
+      fields = entry[2]
     end
+    if verb == 'requeue' and room <= 0 then return REFUSED end
+    local known, sent = identity(id, fields)
+    if verb == 'release' then count = math.max(count - 1, 0) end
+    erase(stream, ids, id, fields)
+    pass_on(known, sent, fields, carried(fields) + count)
+  end
+  return DONE
+end
+
+local standings = {}
+for i = FIRST, #ARGV do
+  local standing
+  if consumer == '' then
+    local life = ARGV[i]
+    local id, fields = locate(stream, ids, payloads, life)
+    if not id then
+      standing = GONE
+    elseif id == 'due' then
+      standing = settle_delayed(life, fields)
+    else
+      local count, other = unowned(id)
+      standing = count and settle(id, life, count, fields) or other
+    end
+  else
+    local id, life = string.match(ARGV[i], '^(%S+) ?(.*)$')
+    local count, other = owned(id)
+    standing = count and settle(id, life ~= '' and life or id, count) or other
   end
   standings[#standings + 1] = standing
 end
-remove(stream, finished)
 return {tonumber(settings[1]), table.concat(standings)}

@@ -1,0 +1,92 @@
+-- peek: look at messages without touching them.
+-- KEYS: stream, due, due payloads, ids, meta
+-- ARGV: 'ready', 'flight' or 'delayed', and how many; or 'ids', and ids for life
+-- Reply: {lease in ms, {entry ('' if delayed), fields, times delivered, state, ms until due or lease's end, consumer} ...}
+-- Invariants: writes nothing. Expired messages are not shown.
+-- include: _shared
+
+local stream, due, payloads, ids, meta = unpack(KEYS)
+local what = ARGV[1]
+local READY, FLIGHT, DELAYED = 0, 1, 2
+
+local lease = redis.call('HGET', meta, 'lease')
+if not lease then
+  return redis.error_reply('NOQUEUE the queue does not exist')
+end
+lease = tonumber(lease)
+local now = now_ms()
+local found = {lease}
+
+local function show(row, entry)
+  if not entry or expired(entry[2], now) then return end
+  if not row then
+    found[#found + 1] = {entry[1], entry[2], 0, READY, 0, ''}
+  elseif row[2] == FREE or row[2] == ALONE then
+    found[#found + 1] = {entry[1], entry[2], row[4], READY, 0, ''}
+  else
+    found[#found + 1] = {entry[1], entry[2], row[4], FLIGHT, lease - tonumber(row[3]), row[2]}
+  end
+end
+
+local function show_delayed(life, fields)
+  local at = redis.call('ZSCORE', due, life)
+  found[#found + 1] = {'', fields, 0, DELAYED, math.floor(tonumber(at or now) - now), ''}
+end
+
+local function entry_of(id)
+  return redis.call('XRANGE', stream, id, id)[1]
+end
+
+if what == 'ids' then
+  for i = 2, #ARGV do
+    local id, fields = locate(stream, ids, payloads, ARGV[i])
+    if id == 'due' then
+      show_delayed(ARGV[i], fields)
+    elseif id then
+      show(redis.call('XPENDING', stream, GROUP, id, id, 1)[1], {id, fields})
+    end
+  end
+  return found
+end
+
+local count = tonumber(ARGV[2])
+if what == 'delayed' then
+  for _, life in ipairs(redis.call('ZRANGE', due, 0, count - 1)) do
+    local packed = life ~= '~' and redis.call('HGET', payloads, life)
+    if packed then show_delayed(life, unpacked(packed)) end
+  end
+  return found
+end
+
+if what == 'flight' then
+  -- Page by page, since what is free or waits to be alone is pending too.
+  local from, last, page = '-', nil, math.max(count, 100)
+  while #found <= count do
+    local rows = redis.call('XPENDING', stream, GROUP, from, '+', page)
+    for _, row in ipairs(rows) do
+      last = row[1]
+      if row[2] ~= FREE and row[2] ~= ALONE and #found <= count then show(row, entry_of(row[1])) end
+    end
+    if #rows < page then break end
+    from = '(' .. last
+  end
+  return found
+end
+
+for _, reserved in ipairs({FREE, ALONE}) do
+  for _, row in ipairs(redis.call('XPENDING', stream, GROUP, '-', '+', count, reserved)) do
+    if #found <= count then show(row, entry_of(row[1])) end
+  end
+end
+local delivered = '-'
+for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+  for i = 1, #group, 2 do
+    if group[i] == 'last-delivered-id' then delivered = '(' .. group[i + 1] end
+  end
+end
+if #found <= count then
+  for _, entry in ipairs(redis.call('XRANGE', stream, delivered, '+', 'COUNT', count - #found + 1)) do
+    show(nil, entry)
+  end
+end
+return found

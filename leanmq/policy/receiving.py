@@ -1,0 +1,240 @@
+"""Receiving: leases, waiting, what cannot be read; and looking without receiving."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Literal
+
+import attrs
+
+from leanmq.api import Message, Seconds, StoredMessage
+from leanmq.backends.protocol import (
+    Delivery,
+    Exchange,
+    Exchanged,
+    Held,
+    Peek,
+    Peeked,
+    Receive,
+    Settlement,
+    State,
+    Stored,
+    Verb,
+)
+from leanmq.errors import ConnectionError, QueueNotFoundError
+from leanmq.policy.base import QueuePolicy, chunks
+from leanmq.policy.encoding import UndecodableError, readable
+from leanmq.policy.names import MAX_COUNT, check_count, ids_of, wait_of
+from leanmq.policy.steps import Ask, Sleep, Steps
+from leanmq.policy.terms import headers_of, reason_of
+
+__all__ = ["FOREIGN_PAUSE", "SLICE", "Receiving"]
+
+log = logging.getLogger("leanmq")
+
+SLICE = 1.0
+"""Seconds that one read waits in the server at most; ``close`` and Ctrl-C take that long."""
+
+PAUSE = 0.02
+"""Seconds between looks whether a suspect has been settled by a sibling."""
+
+FOREIGN_PAUSE = 10.0
+"""Seconds for which a message of a later version is put back."""
+
+_STATES: Final[dict[State, Literal["ready", "in_flight", "delayed"]]] = {
+    State.READY: "ready",
+    State.IN_FLIGHT: "in_flight",
+    State.DELAYED: "delayed",
+}
+
+
+@attrs.frozen
+class Receiving(QueuePolicy):
+    """The part of a queue's policy that receives and looks."""
+
+    def receive(
+        self, count: int, block: bool | None, timeout: Seconds | None
+    ) -> Steps[list[Message[Any]]]:
+        """Receive, waiting in slices."""
+        core, clock = self.core, self.core.clock
+        check_count(count)
+        ends = clock.monotonic() + wait_of(block, timeout)
+        yield from core.declare(self.ref, self.asked)
+        patience = core.patience()
+        while True:
+            core.check_open()
+            left = ends - clock.monotonic()
+            if core.inflight.must_pause():
+                if left <= 0:
+                    return []
+                yield Sleep(min(left, PAUSE))
+                continue
+            try:
+                result, messages = yield from self._receive_once(count, max(0.0, min(left, SLICE)))
+            except QueueNotFoundError as error:
+                yield patience.pause(error)
+                yield from core.vanished(self.ref, self.asked)
+                continue
+            except ConnectionError as error:
+                yield patience.pause(error)
+                continue
+            patience = core.patience()
+            if messages or (left <= 0 and not result.more):
+                return messages
+
+    def _receive_once(self, count: int, wait: float) -> Steps[tuple[Exchanged, list[Message[Any]]]]:
+        inflight, clock = self.core.inflight, self.core.clock
+        loan = inflight.borrow(self.ref)
+        request = Receive(
+            self.ref, loan.consumer, count, loan.alone, loan.recover, loan.held, loan.brisk
+        )
+        lost = True
+        admitted: Sequence[Delivery] = ()
+        try:
+            result: Exchanged = yield Ask("exchange", Exchange((), (request,), wait))
+            good, payloads, bad = self._decode(result.deliveries)
+            admitted, back = inflight.admit(loan, good, result.lease)
+            if result.calm or not result.deliveries:
+                inflight.calm(self.ref, clock.monotonic() + result.calm)
+                inflight.saw_suspects(result.suspects, patience=result.lease)
+            if back or bad:
+                yield Ask("exchange", Exchange(self._returns(back, bad)))
+            lost = False
+        except QueueNotFoundError:
+            lost = False
+            raise
+        finally:
+            if lost and admitted:
+                inflight.forget(self.ref, [Held(d.id, d.receipt) for d in admitted])
+            until = clock.monotonic() + SLICE + 1.0 if lost else None
+            inflight.give_back(loan, lost_until=until)
+        if len(admitted) < len(good):
+            taken = {d.id for d in admitted}
+            payloads = [p for d, p in zip(good, payloads, strict=True) if d.id in taken]
+        leased = self.core.clock.time() + result.lease
+        queue = self.ref.name
+        return result, [
+            Message(
+                d.id,
+                payload,
+                d.timestamp,
+                d.delivery_count,
+                leased,
+                d.error,
+                d.key,
+                headers_of(d.headers),
+                d.label,
+                d.failures,
+                d.redrives,
+                queue,
+            )
+            for d, payload in zip(admitted, payloads, strict=True)
+        ]
+
+    def _returns(
+        self, back: Sequence[Delivery], bad: Sequence[tuple[Delivery, str]]
+    ) -> list[Settlement]:
+        """Give back what must not be handed out now; bury what nobody can read.
+
+        What a later version stored is left to those who know its form, after a while.
+        """
+        returns = []
+        if back:
+            held = [Held(d.id, d.receipt) for d in back]
+            returns.append(Settlement(self.ref, Verb.RELEASE, held))
+        for delivery, reason in bad:
+            held = [Held(delivery.id, delivery.receipt)]
+            if delivery.foreign:
+                later = Settlement(self.ref, Verb.RELEASE, held, FOREIGN_PAUSE)
+                returns.append(later)
+                continue
+            returns.append(Settlement(self.ref, Verb.DEAD_LETTER, held, reason=reason))
+        return returns
+
+    def _decode(
+        self, deliveries: Sequence[Delivery]
+    ) -> tuple[Sequence[Delivery], list[Any], list[tuple[Delivery, str]]]:
+        """Deliveries that can be read, their payloads, and the others with the reason.
+
+        All dead letters can be read: those that are not JSON come as bytes.
+        """
+        codec = self.codec
+        if not any(d.foreign for d in deliveries):
+            try:
+                return deliveries, codec.decode_all([d.body for d in deliveries]), []
+            except UndecodableError:
+                pass
+        good, payloads, bad = [], [], []
+        for delivery in deliveries:
+            if delivery.foreign:
+                log.warning(
+                    "message %s of queue %r was stored by a later version of LeanMQ: left to "
+                    "those who know its form; upgrade this process",
+                    delivery.id,
+                    self.ref.name,
+                    extra={"leanmq_event": "foreign_message", "leanmq_queue": self.ref.name},
+                )
+                bad.append((delivery, "foreign"))
+                continue
+            try:
+                payload = codec.decode(delivery.body)
+            except UndecodableError as error:
+                if not self.ref.dead:
+                    bad.append((delivery, reason_of(f"undecodable: {error}")))
+                    continue
+                payload = readable(delivery.body)
+            good.append(delivery)
+            payloads.append(payload)
+        return good, payloads, bad
+
+    # --- looking
+
+    def peek(
+        self, count: int, ids: Iterable[str] | str | None, state: State = State.READY
+    ) -> Steps[list[StoredMessage[Any]]]:
+        """Look, and touch nothing."""
+        check_count(count)
+        wanted = None if ids is None else ids_of(ids)
+        found: list[Stored] = []
+        for some in [None] if wanted is None else chunks(wanted, MAX_COUNT):
+            peeked = yield from self._peek(Peek(self.ref, count, state, some))
+            found += peeked.messages
+        now = self.core.clock.time()
+        return [self._stored(stored, now) for stored in found]
+
+    def _peek(self, request: Peek) -> Steps[Peeked]:
+        patience = self.core.patience()
+        while True:
+            yield from self.core.declare(self.ref, self.asked)
+            try:
+                peeked: Peeked = yield from self.core.persist("peek", request)
+            except QueueNotFoundError as error:
+                yield patience.pause(error)
+                yield from self.core.vanished(self.ref, self.asked)
+            else:
+                return peeked
+
+    def _stored(self, stored: Stored, now: float) -> StoredMessage[Any]:
+        d = stored.delivery
+        try:
+            payload = self.codec.decode(d.body)
+        except UndecodableError:
+            payload = readable(d.body)
+        return StoredMessage(
+            d.id,
+            payload,
+            d.timestamp,
+            d.delivery_count,
+            now + stored.until if stored.state is State.IN_FLIGHT else 0.0,
+            d.error,
+            d.key,
+            headers_of(d.headers),
+            d.label,
+            d.failures,
+            d.redrives,
+            self.ref.name,
+            _STATES[stored.state],
+            now + stored.until if stored.state is State.DELAYED else None,
+            stored.consumer,
+        )

@@ -1,0 +1,240 @@
+"""Sending: one message, many, and what to do when that is not certain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeGuard
+
+import attrs
+from msgspec.structs import replace
+
+from leanmq.api import Outgoing
+from leanmq.backends.protocol import Declared, NewMessage, SendBatch, SendResult, Sent
+from leanmq.errors import (
+    BulkSendError,
+    ConnectionError,
+    LeanMQError,
+    MessageError,
+    OutcomeUnknownError,
+    QueueFullError,
+    QueueNotFoundError,
+    StaleSettingsError,
+)
+from leanmq.policy.base import QueuePolicy
+from leanmq.policy.steps import Ask, Steps
+from leanmq.policy.terms import terms_of
+
+__all__ = ["CHUNK", "CHUNK_BYTES", "Sending", "message_of"]
+
+CHUNK = 500
+"""Messages of a bulk send that go in one call."""
+
+CHUNK_BYTES = 4 * 1024 * 1024
+"""Bytes of payloads at which a chunk ends before that."""
+
+Keys = str | Callable[[Any], str | None] | None
+
+
+@attrs.frozen
+class Sending(QueuePolicy):
+    """The part of a queue's policy that sends."""
+
+    def send(self, outgoing: Outgoing[Any]) -> Steps[str]:
+        """Store one message."""
+        message = message_of(self, outgoing)
+        results = yield from self._send([message])
+        result = results[0]
+        if isinstance(result, str):
+            return result
+        raise self._send_error(result)
+
+    def send_many(self, items: Iterable[Any], key: Keys = None) -> Steps[list[str]]:
+        """Store many, chunk by chunk: one unconfirmed chunk at a time keeps their order."""
+        ids: list[str] = []
+        iterator = iter(items)
+        most = min(CHUNK, (yield from self.core.open()).max_batch)
+        while True:
+            chunk: list[NewMessage] = []
+            try:
+                self._fill(chunk, iterator, key, most)
+            except MessageError as error:
+                named = MessageError(f"item {len(ids) + len(chunk)}: {error}", queue=self.ref.name)
+                named.__cause__ = error.__cause__
+                stopped = self._stopped(named, ids, unsent=len(chunk) + 1)
+                raise stopped from stopped.__cause__
+            except Exception as error:  # noqa: BLE001  # of the caller's iterable
+                stopped = self._stopped(error, ids, unsent=len(chunk))
+                raise stopped from stopped.__cause__
+            if not chunk:
+                return ids
+            try:
+                results = yield from self._send(chunk)
+            except LeanMQError as error:
+                stopped = self._stopped(error, ids, unsent=len(chunk))
+                raise stopped from stopped.__cause__
+            if not _all_stored(results):
+                cause = self._send_error(next(r for r in results if not isinstance(r, str)))
+                raise self._stopped(cause, ids, results)
+            ids += results
+
+    def _fill(self, chunk: list[NewMessage], items: Iterator[Any], key: Keys, most: int) -> None:
+        """Read the next items, until there are enough messages or bytes."""
+        encode = self.codec.encode
+        size = 0
+        for item in items:
+            if isinstance(item, Outgoing) or key is not None:
+                message = message_of(self, _outgoing(item, key))
+            else:
+                message = NewMessage(encode(item))
+            chunk.append(message)
+            size += len(message.body)
+            if len(chunk) == most or size >= CHUNK_BYTES:
+                return
+
+    def _send(self, messages: Sequence[NewMessage]) -> Steps[Sequence[SendResult]]:
+        """Send, and send again what was certainly not stored, until time runs out.
+
+        Certainly not stored, or stored once at most: what has a dedup id may be sent again
+        even if nobody knows what became of it.
+        """
+        known = yield from self.core.declare(self.ref, self.asked)
+        self.check_sizes(messages, known)
+        patience = self.core.patience()
+        results: list[SendResult] = []
+        places: Sequence[int] = range(len(messages))
+        while True:
+            again = messages if not results else [messages[p] for p in places]
+            batch = SendBatch(self.ref, again, known.epoch)
+            try:
+                sent: Sent = yield Ask("send", batch)
+            except QueueNotFoundError as error:
+                yield patience.pause(error)
+                yield from self.core.vanished(self.ref, self.asked)
+                known = yield from self.core.declare(self.ref, self.asked)
+                continue
+            except StaleSettingsError as error:
+                yield patience.pause(error)
+                known = yield from self.core.refresh(self.ref)
+                try:
+                    self.check_sizes(again, known)
+                except MessageError as refusal:
+                    if not results:
+                        raise
+                    for place in places:
+                        results[place] = refusal
+                    return results
+                continue
+            if not results:
+                if _all_stored(sent.results):
+                    return sent.results
+                results = list(sent.results)
+            else:
+                for place, result in zip(places, sent.results, strict=True):
+                    results[place] = result
+            if any(isinstance(result, str) for result in sent.results):
+                patience = self.core.patience()  # consumers make room
+            places = self._again(messages, results, block=known.settings.overflow == "block")
+            if not places:
+                return results
+            try:
+                yield patience.pause(_error_at(results, places[0]))
+            except LeanMQError:
+                return results
+            if self.core.closed:
+                return results
+
+    def _again(
+        self, messages: Sequence[NewMessage], results: Sequence[SendResult], *, block: bool
+    ) -> list[int]:
+        """Which messages to send again: those in doubt by their dedup ids; and if that settles
+        all doubt, those that were refused for a while."""
+        in_doubt = {p for p, r in enumerate(results) if isinstance(r, LeanMQError) and r.unknown}
+        known = {p for p in in_doubt if (terms := messages[p].terms) and terms.dedup_id}
+        if in_doubt - known:
+            return sorted(known)
+        passing = (ConnectionError, QueueFullError) if block else (ConnectionError,)
+        return sorted(known | {p for p, r in enumerate(results) if isinstance(r, passing)})
+
+    def check_sizes(self, messages: Sequence[NewMessage], known: Declared) -> None:
+        """Refuse payloads that are larger than the queue takes."""
+        most = known.settings.max_payload_bytes
+        for place, message in enumerate(messages):
+            if most and len(message.body) > most:
+                which = f"payload {place} of {len(messages)}" if len(messages) > 1 else "payload"
+                raise MessageError(
+                    f"the {which} for queue {self.ref.name!r} has {len(message.body):,} bytes, "
+                    f"max_payload_bytes is {most:,}; store it elsewhere and send where it is, or "
+                    "raise the setting by update_queue",
+                    queue=self.ref.name,
+                )
+
+    def _send_error(self, error: LeanMQError) -> LeanMQError:
+        error.queue = self.ref.name
+        if not error.unknown:
+            return error
+        unknown = OutcomeUnknownError(
+            f"queue {self.ref.name!r}: {error}; the message may be stored or not: sending it "
+            "again may double it, unless it has a dedup_id",
+            queue=self.ref.name,
+        )
+        unknown.__cause__ = error.__cause__ or error
+        return unknown
+
+    def _stopped(
+        self,
+        cause: Exception,
+        ids: list[str],
+        results: Sequence[SendResult] = (),
+        *,
+        unsent: int = 0,
+    ) -> Exception:
+        """What a bulk send raises: its cause itself if nothing is stored or may be."""
+        first = len(ids)
+        confirmed = dict(enumerate(ids))
+        unknown: list[int] = []
+        rest = list(range(first, first + unsent))
+        for place, result in enumerate(results, first):
+            if isinstance(result, str):
+                confirmed[place] = result
+            else:
+                (unknown if result.unknown else rest).append(place)
+        if not confirmed and not unknown:
+            return cause
+        why = str(cause) if isinstance(cause, LeanMQError) else type(cause).__name__
+        error = BulkSendError(
+            f"queue {self.ref.name!r}: bulk send stopped after {len(confirmed)} messages "
+            f"({len(unknown)} unknown, {len(rest)} read and not sent): {why}",
+            confirmed=confirmed,
+            unknown_items=tuple(unknown),
+            unsent=tuple(rest),
+            queue=self.ref.name,
+        )
+        error.__cause__ = cause
+        return error
+
+
+def message_of(policy: QueuePolicy, outgoing: Outgoing[Any]) -> NewMessage:
+    """A message as the seam takes it; its errors know the queue."""
+    try:
+        return NewMessage(policy.codec.encode(outgoing.data), terms_of(outgoing))
+    except MessageError as error:
+        error.queue = policy.ref.name
+        raise
+
+
+def _outgoing(item: Any, key: Keys) -> Outgoing[Any]:
+    outgoing = item if isinstance(item, Outgoing) else Outgoing(item)
+    if key is None or outgoing.key is not None:
+        return outgoing
+    found = key(outgoing.data) if callable(key) else key
+    return outgoing if found is None else replace(outgoing, key=found)
+
+
+def _error_at(results: Sequence[SendResult], place: int) -> LeanMQError:
+    error = results[place]
+    assert isinstance(error, LeanMQError)
+    return error
+
+
+def _all_stored(results: Sequence[SendResult]) -> TypeGuard[Sequence[str]]:
+    return set(map(type, results)) == {str}

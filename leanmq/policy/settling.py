@@ -1,0 +1,159 @@
+"""Settling: what becomes of messages that were received; leases; dead letters; purging."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+
+from leanmq.api import MessageRefs, Seconds
+from leanmq.backends.protocol import (
+    Exchange,
+    Exchanged,
+    Extend,
+    Extended,
+    Held,
+    Purge,
+    Purged,
+    QueueRef,
+    Redrive,
+    Redriven,
+    Settings,
+    Settlement,
+    Standing,
+    Verb,
+)
+from leanmq.errors import ConnectionError, QueueError, QueueFullError, QueueNotFoundError
+from leanmq.policy.base import QueuePolicy, chunks
+from leanmq.policy.names import MAX_COUNT, ids_of, seconds_of
+from leanmq.policy.steps import Ask, Steps
+from leanmq.policy.terms import reason_of
+
+__all__ = ["Settling"]
+
+_AS_IT_IS = Settings()
+
+
+@attrs.frozen
+class Settling(QueuePolicy):
+    """The part of a queue's policy that settles."""
+
+    def settle(
+        self, verb: Verb, messages: MessageRefs, *, delay: Seconds = 0, reason: str = ""
+    ) -> Steps[int]:
+        """Settle by the receipts that this client holds."""
+        ids = ids_of(messages)
+        seconds = seconds_of(delay, "delay")
+        if verb is Verb.DEAD_LETTER and self.ref.dead:
+            raise QueueError(
+                f"{self.ref.name!r} is a dead letter queue: its messages are dead already; "
+                "acknowledge or release them",
+                queue=self.ref.name,
+            )
+        reason = reason_of(reason)
+        done = 0
+        for chunk in chunks(ids, MAX_COUNT):
+            if verb is Verb.DELETE:  # whoever holds it
+                held = [Held(message_id) for message_id in chunk]
+            else:
+                held = self.core.inflight.held(self.ref, chunk)
+            request = Exchange((Settlement(self.ref, verb, held, seconds, reason),))
+            standings, doubt = yield from self._on_held("exchange", request, held)
+            if verb is Verb.DELETE:
+                self.core.inflight.forget(self.ref, self.core.inflight.held(self.ref, chunk))
+            else:
+                self.core.inflight.forget(self.ref, held)
+            if verb is not Verb.ACKNOWLEDGE:  # it may come again before what is new
+                self.core.inflight.calm(self.ref, 0.0)
+            done += standings.count(Standing.DONE)
+            if doubt:  # an earlier try may have done it, and its reply got lost
+                ours = [
+                    standing
+                    for standing, h in zip(standings, held, strict=True)
+                    if h.receipt is not None or verb is Verb.DELETE
+                ]
+                done += ours.count(Standing.GONE)
+                done += ours.count(Standing.LOST) if verb is Verb.RELEASE else 0
+        return done
+
+    def requeue(self, messages: MessageRefs, destination: str | None) -> Steps[int]:
+        """Send dead letters back."""
+        if not self.ref.dead:
+            raise QueueError(
+                f"{self.ref.name!r} is no dead letter queue: requeue messages of "
+                f"mq.queue({self.ref.name!r}).dlq; messages of the queue itself are released or "
+                "retried",
+                queue=self.ref.name,
+            )
+        ids = ids_of(messages)
+        target = QueueRef(destination or self.ref.name)
+        done = refused = 0
+        for chunk in chunks(ids, MAX_COUNT):
+            held = self.core.inflight.held(self.ref, chunk)
+            yield from self.core.declare(target, _AS_IT_IS)
+            redrive = Redrive(self.ref, held, destination)
+            standings, doubt = yield from self._on_held("redrive", redrive, held)
+            moved = [
+                h
+                for h, s in zip(held, standings, strict=True)
+                if s is Standing.DONE or (doubt and s is Standing.GONE and h.receipt is not None)
+            ]
+            self.core.inflight.forget(self.ref, moved)
+            self.core.inflight.calm(target, 0.0)
+            done += len(moved)
+            refused += standings.count(Standing.REFUSED)
+        if refused:
+            raise QueueFullError(
+                f"queue {target.name!r} is full: {done} dead letters went there, {refused} stay "
+                "dead; let consumers catch up, or raise max_length by update_queue",
+                queue=target.name,
+            )
+        return done
+
+    def purge(self) -> Steps[int]:
+        """Delete all that is there."""
+        yield from self.core.declare(self.ref, self.asked)
+        try:
+            purged: Purged = yield from self.core.persist("purge", Purge(self.ref))
+        except QueueNotFoundError:
+            self.core.forget(self.ref)
+            return 0
+        return purged.count
+
+    def extend(self, messages: MessageRefs) -> Steps[int]:
+        """Renew leases; what was lost is held no more."""
+        done = 0
+        for chunk in chunks(ids_of(messages), MAX_COUNT):
+            held = [h for h in self.core.inflight.held(self.ref, chunk) if h.receipt is not None]
+            if not held:
+                continue
+            request = Extend(self.ref, held)
+            standings, _ = yield from self._on_held("extend", request, held)
+            alive = [h for h, s in zip(held, standings.standings, strict=True) if not s]
+            gone = [h for h, s in zip(held, standings.standings, strict=True) if s]
+            self.core.inflight.renew(self.ref, alive, standings.lease)
+            self.core.inflight.forget(self.ref, gone)
+            done += len(alive)
+        return done
+
+    def _on_held(self, method: str, request: object, held: Sequence[Held]) -> Steps[Any]:
+        """The answer, and whether an earlier try may have been carried out."""
+        yield from self.core.declare(self.ref, self.asked)
+        patience = self.core.patience()
+        doubt = False
+        while True:
+            self.core.check_open()
+            try:
+                answer: Exchanged | Extended | Redriven = yield Ask(method, request)
+            except ConnectionError as error:
+                doubt = doubt or error.unknown
+                yield patience.pause(error)
+            except QueueNotFoundError:
+                self.core.forget(self.ref)
+                gone = [Standing.GONE] * len(held)
+                return (Extended(gone, 0.0) if method == "extend" else gone), doubt
+            else:
+                if isinstance(answer, Exchanged):
+                    return answer.settled[0], doubt
+                return (answer.standings if isinstance(answer, Redriven) else answer), doubt

@@ -1,0 +1,202 @@
+"""Transactions: sends and acknowledgements that are carried out together or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from leanmq.api import Message, Outgoing
+from leanmq.backends.protocol import (
+    Held,
+    NewMessage,
+    QueueRef,
+    SendBatch,
+    Sent,
+    Settings,
+    Settlement,
+    Transact,
+    Verb,
+)
+from leanmq.errors import (
+    ConnectionError,
+    CrossSlotTransactionError,
+    LeanMQError,
+    OutcomeUnknownError,
+    QueueFullError,
+    QueueNotFoundError,
+    StaleSettingsError,
+    TransactionError,
+)
+from leanmq.policy.base import QueuePolicy
+from leanmq.policy.core import ClientCore
+from leanmq.policy.logic import QueueLogic
+from leanmq.policy.names import check_name
+from leanmq.policy.sending import message_of
+from leanmq.policy.steps import Ask, Steps
+
+__all__ = ["TransactionLogic"]
+
+_AS_IT_IS = Settings()
+
+
+class TransactionLogic:
+    """What a transaction has gathered, and how it is carried out. Used by one thread or task."""
+
+    def __init__(self, core: ClientCore) -> None:
+        self._core = core
+        self._policies: dict[QueueRef, QueueLogic] = {}
+        self._sends: list[tuple[QueueRef, NewMessage]] = []
+        self._acknowledge: dict[QueueRef, dict[str, None]] = {}
+        self._over = False
+
+    def send(self, queue: str | QueueLogic, outgoing: Outgoing[Any]) -> None:
+        """Note a message to be sent; it is validated and encoded now."""
+        self._check_open()
+        policy = self._policy(queue)
+        self._sends.append((policy.ref, message_of(policy, outgoing)))
+
+    def acknowledge(self, messages: Message[Any] | Iterable[Message[Any]]) -> None:
+        """Note received messages to be acknowledged."""
+        self._check_open()
+        for message in [messages] if isinstance(messages, Message) else list(messages):
+            if not isinstance(message, Message):
+                raise TypeError(
+                    "a transaction acknowledges messages as get_messages returned them, not "
+                    f"{type(message).__name__}: an id does not tell its queue"
+                )
+            self._acknowledge.setdefault(self._ref_of(message), {})[message.id] = None
+
+    def abandon(self) -> None:
+        """Nothing is carried out."""
+        self._over = True
+
+    def execute(self) -> Steps[list[str]]:
+        """All of it, or nothing; the ids of what was sent, in order."""
+        self._check_open()
+        self._over = True
+        core = self._core
+        capabilities = yield from core.open()
+        settlements = self._settlements()
+        total = len(self._sends) + sum(len(s.messages) for s in settlements)
+        if not total:
+            return []
+        if total > capabilities.max_batch:
+            raise TransactionError(
+                f"the transaction has {total:,} sends and acknowledgements, of at most "
+                f"{capabilities.max_batch:,}; nothing was carried out: use several transactions"
+            )
+        repeatable = not settlements and all(m.terms and m.terms.dedup_id for _, m in self._sends)
+        patience = core.patience()
+        refresh = False
+        while True:
+            batches = yield from self._batches(refresh=refresh)
+            core.check_open()
+            try:
+                sent: Sent = yield Ask("transact", Transact(batches, settlements))
+                break
+            except StaleSettingsError as error:
+                refresh = True
+                yield patience.pause(error)
+            except QueueNotFoundError as error:
+                yield patience.pause(error)
+                yield from self._made_again()
+            except QueueFullError as error:
+                if not (yield from self._blocks(error)):
+                    raise
+                yield patience.pause(error)
+            except LeanMQError as error:
+                if error.unknown and not repeatable:
+                    raise _unknown(error) from error
+                if not (isinstance(error, ConnectionError) or error.unknown):
+                    raise
+                yield patience.pause(_unknown(error) if error.unknown else error)
+        for settlement in settlements:
+            core.inflight.forget(settlement.queue, settlement.messages)
+        return self._in_order(batches, sent)
+
+    def _check_open(self) -> None:
+        if self._over:
+            raise TransactionError("the transaction is over; begin another one")
+
+    def _policy(self, queue: str | QueueLogic) -> QueueLogic:
+        if isinstance(queue, str):
+            ref = QueueRef(check_name(queue))
+            return self._policies.setdefault(ref, QueueLogic(self._core, ref, _AS_IT_IS))
+        if queue.core is not self._core:
+            raise CrossSlotTransactionError(
+                f"queue {queue.ref.name!r} was opened by another client, the one of "
+                f"{queue.core.name}; a transaction takes queues of its own client",
+                queue=queue.ref.name,
+            )
+        known = self._policies.get(queue.ref)
+        if known is None or known.asked == _AS_IT_IS:
+            self._policies[queue.ref] = queue
+        return queue
+
+    def _ref_of(self, message: Message[Any]) -> QueueRef:
+        live, dead = QueueRef(message.queue), QueueRef(message.queue, dead=True)
+        held = self._core.inflight.held(dead, [message.id])
+        return dead if held[0].receipt is not None else live
+
+    def _settlements(self) -> list[Settlement]:
+        settlements = []
+        for ref, ids in self._acknowledge.items():
+            held: Sequence[Held] = self._core.inflight.held(ref, ids)
+            for one in held:
+                if one.receipt is None:
+                    raise TransactionError(
+                        f"message {one.id} of queue {ref.name!r} is not held by this client: it "
+                        "was settled before, or received by another one; nothing was carried out",
+                        queue=ref.name,
+                        message_id=one.id,
+                    )
+            settlements.append(Settlement(ref, Verb.ACKNOWLEDGE, held))
+        return settlements
+
+    def _batches(self, *, refresh: bool) -> Steps[list[SendBatch]]:
+        grouped: dict[QueueRef, list[NewMessage]] = {}
+        for ref, message in self._sends:
+            grouped.setdefault(ref, []).append(message)
+        batches = []
+        for ref, messages in grouped.items():
+            policy = self._policies[ref]
+            if refresh:
+                yield from self._core.refresh(ref)
+            known = yield from self._core.declare(ref, policy.asked)
+            policy.check_sizes(messages, known)
+            batches.append(SendBatch(ref, messages, known.epoch))
+        return batches
+
+    def _made_again(self) -> Steps[None]:
+        """One of the queues had vanished; the seam does not tell which."""
+        refs = {ref for ref, _ in self._sends} | set(self._acknowledge)
+        for ref in refs:
+            policy: QueuePolicy | None = self._policies.get(ref)
+            yield from (
+                self._core.refresh(ref)
+                if policy is None
+                else self._core.vanished(ref, policy.asked)
+            )
+
+    def _blocks(self, error: QueueFullError) -> Steps[bool]:
+        """Whether to wait for room in the queue that is full."""
+        for ref, _ in self._sends:
+            if ref.name == error.queue:
+                known = yield from self._core.declare(ref, self._policies[ref].asked)
+                return known.settings.overflow == "block"
+        return False
+
+    def _in_order(self, batches: Sequence[SendBatch], sent: Sent) -> list[str]:
+        results = iter(sent.results)
+        ids = {batch.queue: iter([str(next(results)) for _ in batch.messages]) for batch in batches}
+        return [next(ids[ref]) for ref, _ in self._sends]
+
+
+def _unknown(error: LeanMQError) -> OutcomeUnknownError:
+    unknown = OutcomeUnknownError(
+        f"{error}; the transaction may be carried out, as a whole, or not: look before you "
+        "repeat it",
+        queue=error.queue,
+    )
+    unknown.__cause__ = error.__cause__ or error
+    return unknown
