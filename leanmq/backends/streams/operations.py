@@ -48,7 +48,7 @@ from leanmq.backends.protocol import (
     Transact,
 )
 from leanmq.backends.streams import replies
-from leanmq.backends.streams.calls import Call, Command, Hub, Outcome, Outcomes, Reply, Wait
+from leanmq.backends.streams.calls import Call, Command, Hub, Many, Outcome, Outcomes, Reply, Wait
 from leanmq.backends.streams.keys import (
     GROUP,
     SCHEMA,
@@ -73,7 +73,7 @@ from leanmq.errors import (
 __all__ = ["DEFAULTS", "Operation", "StreamOperations"]
 
 T = TypeVar("T")
-Operation: TypeAlias = Generator["Call | Wait", Any, T]
+Operation: TypeAlias = Generator["Call | Many | Wait", Any, T]
 
 DEFAULTS = Settings(
     lease=60.0,
@@ -176,18 +176,21 @@ class StreamOperations:
         return result
 
     def list(self, request: ListQueues) -> Operation[Listed]:
-        """The registry, then one look at each queue."""
+        """The registry, then one look at each queue, all those of a node together."""
         registry = registry_key(self.prefix)
         entries = _reply((yield Call((("HGETALL", registry),), registry, idempotent=True)))
-        found: list[tuple[QueueRef, QueueStats]] = []
+        places: list[tuple[QueueRef, QueueKeys]] = []
         for name, entry in sorted(replies.pairs(entries)):
             keys = queue_keys(self.prefix, name.decode(), replies.tag(entry))
-            for ref in (QueueRef(name.decode()), QueueRef(name.decode(), dead=True)):
-                outcomes = yield _look(keys.of(ref))
-                try:
-                    found.append((ref, _stats(outcomes, ref.name, keys.tag)))
-                except QueueNotFoundError:  # an entry that was not completed, or is being deleted
-                    continue
+            places += [(QueueRef(name.decode(), dead), keys) for dead in (False, True)]
+        looks = tuple(_look(keys.of(ref)) for ref, keys in places)
+        answers = (yield Many(looks)) if looks else []
+        found: list[tuple[QueueRef, QueueStats]] = []
+        for (ref, keys), outcomes in zip(places, answers, strict=True):
+            try:
+                found.append((ref, _stats(outcomes, ref.name, keys.tag)))
+            except QueueNotFoundError:  # an entry that was not completed, or is being deleted
+                continue
         return Listed(found)
 
     def send(self, batch: SendBatch) -> Operation[Sent]:
