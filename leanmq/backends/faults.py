@@ -7,6 +7,7 @@ anything only the type is told.
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -73,6 +74,9 @@ _ACCESS_ERRORS: Final = (
 )
 _CROWD: Final = "max number of clients"
 
+# Where a reply stops to tell users anything: it quotes the command, or names a script by its sum.
+_UNTOLD: Final = re.compile(r", with args beginning with|,? script: [0-9a-f]{40}")
+
 
 def is_reply(error: BaseException) -> bool:
     """Whether the server answered with this error; else the answer itself is missing.
@@ -125,16 +129,20 @@ def troubles(outcomes: Iterable[Outcome]) -> list[LeanMQError]:
 
 
 def _refused(error: Exception, where: str) -> LeanMQError:
-    text = str(error).partition(", with args beginning with")[0][:200].rstrip(".")
+    text = _UNTOLD.split(str(error), maxsplit=1)[0][:200].strip(". ")
     code = getattr(error, "status_code", None) or _CODES.get(type(error))
     if code is None:
         word = text.partition(" ")[0]
-        code = word if word.isupper() else ""
+        code = word if word.isupper() else "ERR"  # of which redis-py 5 leaves no trace
     kind, cure = _REPLIES.get(code, _OTHER)
     if text.startswith(_CROWD):
         kind, cure = _CROWDED
     elif kind is BackendError and (isinstance(error, _ACCESS_ERRORS) or "ACL failure" in text):
         kind, cure = _ACCESS
+    if code != "ERR" and not text.startswith(
+        code
+    ):  # whether redis-py leaves it there depends on its version
+        text = f"{code} {text}"
     return kind(f"server {where} refused: {text}; {cure}", code=code)
 
 

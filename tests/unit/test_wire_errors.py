@@ -76,6 +76,31 @@ def test_an_error_reply_was_not_carried_out_and_keeps_its_code(
     assert (error.code, error.unknown) == (code, False)
     assert error.__cause__ is cause
     assert WHERE in str(error)
+    assert code in str(error)
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        ". script: 804983d4a6c82491be8534c6826a85fa127ba11d, on @user_script:25.",
+        " script: 804983d4a6c82491be8534c6826a85fa127ba11d, on @user_script:25.",
+        ", with args beginning with: 'hunter2' ",
+        ".",
+    ],
+)
+@pytest.mark.parametrize("code", ["OOM", "NOREPLICAS", "MISCONF"])
+def test_a_reply_is_told_without_what_helps_nobody(code: str, noise: str) -> None:
+    error = ours(refusal(f"{code} no room{noise}"))
+
+    assert str(error).startswith(f"server {WHERE} refused: {code} no room; ")
+
+
+def test_a_reply_without_a_code_of_its_own_is_an_answer_all_the_same() -> None:
+    for reply in ("ERR max number of clients reached", "ERR ACL failure in script: x", "ERR x"):
+        error = ours(refusal(reply))
+
+        assert error.code == "ERR"
+        assert f"refused: {reply.removeprefix('ERR ')};" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -413,6 +438,17 @@ def test_blocking_calls_have_a_longer_patience_than_others(bench: Bench) -> None
 
     patience = [line.settings["socket_connect_timeout"] for line in bench.script.made]
     assert patience == [2.0, 3.0, 0.5]
+
+
+def test_no_call_is_given_longer_than_the_user_wants_to_wait(bench: Bench) -> None:
+    bench.wire._timeout = 0.2
+    bench.script.replies = [b"1", b"2"]
+
+    bench.run(limit=0.5)
+    bench.run(limit=0.1)
+
+    patience = [line.settings["socket_connect_timeout"] for line in bench.script.made]
+    assert patience == [0.2, 0.1]
 
 
 def test_lines_have_the_account_of_their_server_and_never_resend(bench: Bench) -> None:
