@@ -64,7 +64,7 @@ def _may_hold_nan(data: Any) -> bool:
     """Whether there is something like the bits of NaN or Infinity in data.
 
     They are there if data holds one, and if chance will have it; but never in text, where these
-    bytes cannot stand together. Costs a fifth of what it costs to decode and compare.
+    bytes cannot stand together. Costs half of what it costs to decode and compare.
     """
     try:
         return _LIKE_NAN(_pack(data)) is not None
