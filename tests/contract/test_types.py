@@ -277,8 +277,12 @@ async def test_what_does_not_fit_becomes_a_dead_letter_with_the_reason(
 @in_detail
 async def test_the_reason_names_the_class_and_the_field(mq: Client) -> None:
     queue = mq.queue("orders", type=Order)
-    for misfit in ({"items": []}, {"id": 1, "items": [{"name": "tea"}, {"name": 2}]}, [1]):
-        await mq.queue("orders").send_message(misfit)
+    misfits: list[Any] = [
+        {"items": []},
+        {"id": 1, "items": [{"name": "tea"}, {"name": 2}]},
+        [1],
+    ]
+    await mq.queue("orders").send_messages(misfits)
 
     errors = [dead.error for dead in await died(queue, 3)]
 
