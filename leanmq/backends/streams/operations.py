@@ -231,8 +231,8 @@ class StreamOperations:
             runs = _runs(batch.messages)
             arguments += (batch.epoch, "d" if batch.queue.dead else "q", len(runs), *runs)
             wakes.append(stream.stream)
+        names = [batch.queue.name for batch in request.sends]
         groups: list[str | bytes | int] = []
-        count = 0
         for settlement in request.acknowledge:
             queue = yield from self._keys(settlement.queue.name)
             tags.setdefault(queue.tag, settlement.queue.name)
@@ -241,22 +241,23 @@ class StreamOperations:
                 times, consumer = replies.parse_rest(rest)
                 keys += (stream.stream, stream.ids, stream.meta)
                 groups += (consumer, times, len(entries), *(w for pair in entries for w in pair))
-                count += 1
+                names.append(settlement.queue.name)
         if self.slots_apart and len(tags) > 1:
             raise _apart(tags)
-        names = [batch.queue.name for batch in request.sends]
-        names += [settlement.queue.name for settlement in request.acknowledge]
         try:
             reply = yield from _run(
                 script("transact"),
                 tuple(keys),
-                (*arguments, count, *groups),
+                (*arguments, len(names) - len(request.sends), *groups),
                 queue=names[0],
                 idempotent=False,
                 wakes=tuple(wakes),
             )
-        except BackendError as error:
-            raise _refused_transaction(error, names) from error
+        except (BackendError, QueueNotFoundError, StaleSettingsError) as error:
+            refusal = _refused_transaction(error, names)
+            if refusal is error:
+                raise
+            raise refusal from error.__cause__ or error
         return Sent(replies.sent_ids(reply))
 
     def exchange(self, request: Exchange) -> Operation[Exchanged]:
@@ -537,9 +538,7 @@ def _value(outcome: Outcome, queue: str) -> Reply:
     if outcome.code in ("NOQUEUE", "NOGROUP"):
         raise _not_found(queue) from outcome
     if outcome.code == "STALE":
-        raise StaleSettingsError(
-            f"the settings of queue {queue!r} were changed meanwhile; send again", queue=queue
-        ) from outcome
+        raise _stale(queue) from outcome
     if outcome.code == "SCHEMA":
         raise BackendError(f"{outcome}; upgrade leanmq in this process") from outcome
     outcome.queue = outcome.queue or queue or None
@@ -564,18 +563,38 @@ def _apart(tags: dict[str, str]) -> CrossSlotTransactionError:
     )
 
 
-def _refused_transaction(error: BackendError, names: list[str]) -> LeanMQError:
-    """What the script's own refusals mean for the user."""
-    words = str(error.__cause__ or error).split(" ")
-    if error.code == "FULL":
-        return _full(names[int(words[1]) - 1], " ".join(words[2:]))
+def _refused_transaction(error: LeanMQError, names: list[str]) -> LeanMQError:
+    """What the script's own refusals mean for the user. Which queue it means stands last."""
+    words = str(_first_cause(error)).split(" ")
     if error.code == "LOST":
         return TransactionError(
             f"message {words[1]} is not leased to this client any more: nothing of the "
             "transaction was carried out; receive it again",
             message_id=words[1],
         )
+    if not words[-1].isdecimal() or not 1 <= int(words[-1]) <= len(names):
+        return error
+    name = names[int(words[-1]) - 1]
+    if error.code == "FULL":
+        return _full(name, " ".join(words[1:-2]))
+    if isinstance(error, QueueNotFoundError):
+        return _not_found(name)
+    if isinstance(error, StaleSettingsError):
+        return _stale(name)
+    error.queue = name
     return error
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _stale(queue: str) -> StaleSettingsError:
+    return StaleSettingsError(
+        f"the settings of queue {queue!r} were changed meanwhile; send again", queue=queue
+    )
 
 
 def _not_found(queue: str) -> QueueNotFoundError:
