@@ -216,12 +216,16 @@ class InFlight:
 
     @staticmethod
     def _known(table: dict[str, Batch], messages: Iterable[Held]) -> list[str]:
-        """The ids of those that are held by these very receipts, not by newer ones."""
+        """The ids of those that are held by these very receipts, not by newer ones.
+
+        Newer ones may be equal: what one thread has released, another may receive as the same
+        delivery on the same lane, before the first has heard that it is released.
+        """
         return [
             message.id
             for message in messages
             if (batch := table.get(message.id)) is not None
-            and batch.receipts[message.id] == message.receipt
+            and batch.receipts[message.id] is message.receipt
         ]
 
     def _enter(self, table: dict[str, Batch], batch: Batch) -> None:
