@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
 import attrs
 import pytest
 
@@ -238,3 +244,31 @@ def test_many_settled_batches_leave_nothing_behind_a_long_lease(inflight: InFlig
 
     assert len(inflight) == 1
     assert len(inflight._batches) == 1
+
+
+def test_the_first_threads_of_a_forked_child_all_get_names_of_its_own(
+    inflight: InFlight, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inherited = inflight.borrow(ORDERS)
+    inflight.give_back(inherited, lost_until=None)
+    child = os.getpid() + 1
+    monkeypatch.setattr(os, "getpid", lambda: child)
+    one_is_at_it, go_on = threading.Event(), threading.Event()
+    token: Callable[[int], str] = secrets.token_hex
+
+    def slow(size: int) -> str:
+        one_is_at_it.set()
+        assert go_on.wait(10)
+        return token(size)
+
+    monkeypatch.setattr(secrets, "token_hex", slow)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(inflight.borrow, ORDERS)
+        assert one_is_at_it.wait(10)
+        second = pool.submit(inflight.borrow, ORDERS)
+        threading.Timer(0.1, go_on.set).start()  # a second that did not wait is done by then
+        lanes = [loan.result(10).consumer for loan in (first, second)]
+
+    client = lanes[0].partition(".")[0]
+    assert client.startswith(f"{child:x}-")
+    assert sorted(lanes) == [f"{client}.0", f"{client}.1"]
