@@ -219,6 +219,7 @@ def fork(run_story: Callable[[Story], Any], story: Story, end: str) -> Any:
     read, write = os.pipe()
     pid = os.fork()
     if not pid:
+        signal.alarm(60)  # whoever kills the parent does not know of this one
         try:
             os.write(write, json.dumps(run_story(story)).encode())
         except BaseException:  # noqa: BLE001  # the parent reads nothing, and says so
