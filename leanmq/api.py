@@ -349,7 +349,8 @@ class Queue(Protocol[T]):
     ) -> int:
         """Send dead letters back to their queue, or to another, each in one atomic step.
 
-        Their deliveries are counted anew; their ids stay.
+        Their deliveries are counted anew; their ids stay. Only where another queue happens to have
+        a message of the same id, one gets a new id.
 
         Args:
             messages: Dead letters: those that you received, or ids of those that nobody holds.

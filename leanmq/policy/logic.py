@@ -8,7 +8,7 @@ import attrs
 from msgspec.structs import replace
 
 from leanmq.api import Message, QueueInfo, Seconds
-from leanmq.backends.protocol import Drop, Dropped
+from leanmq.backends.protocol import Drop, Dropped, QueueRef, Settings
 from leanmq.errors import ConnectionError, CrossSlotError, QueueError
 from leanmq.policy.core import info_of
 from leanmq.policy.names import check_count, check_name, wait_of
@@ -82,13 +82,18 @@ class QueueLogic(Sending, Receiving, Settling):
                 queue=self.ref.name,
             )
         self.core.forget(self.ref)
+        self.core.inflight.forget_all(self.ref)
+        self.core.inflight.forget_all(QueueRef(self.ref.name, True))
         return dropped.existed or doubt  # an earlier try may have deleted it
 
 
-def destination_of(origin: QueueLogic, queue: object) -> str | None:
-    """The name of the queue where dead letters shall go; None is their own."""
-    if queue is None or isinstance(queue, str):
-        return None if queue is None else check_name(queue, "destination_queue")
+def destination_of(origin: QueueLogic, queue: object) -> QueueLogic | None:
+    """The queue where dead letters shall go; None is their own."""
+    if queue is None:
+        return None
+    if isinstance(queue, str):
+        ref = QueueRef(check_name(queue, "destination_queue"))
+        return QueueLogic(origin.core, ref, Settings())
     logic = logic_of(queue)
     assert isinstance(logic, QueueLogic)
     if logic.core is not origin.core:
@@ -103,7 +108,7 @@ def destination_of(origin: QueueLogic, queue: object) -> str | None:
             f"destination_queue is the dead letter queue of {logic.ref.name!r}; name a queue",
             queue=origin.ref.name,
         )
-    return logic.ref.name
+    return logic
 
 
 def logic_of(queue: object) -> QueueLogic | str:

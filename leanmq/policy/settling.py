@@ -19,7 +19,6 @@ from leanmq.backends.protocol import (
     QueueRef,
     Redrive,
     Redriven,
-    Settings,
     Settlement,
     Standing,
     Verb,
@@ -31,9 +30,6 @@ from leanmq.policy.steps import Ask, Steps
 from leanmq.policy.terms import reason_of
 
 __all__ = ["Settling"]
-
-_AS_IT_IS = Settings()
-
 
 @attrs.frozen
 class Settling(QueuePolicy):
@@ -77,8 +73,8 @@ class Settling(QueuePolicy):
                 done += ours.count(Standing.LOST) if verb is Verb.RELEASE else 0
         return done
 
-    def requeue(self, messages: MessageRefs, destination: str | None) -> Steps[int]:
-        """Send dead letters back."""
+    def requeue(self, messages: MessageRefs, destination: QueuePolicy | None) -> Steps[int]:
+        """Send dead letters back to their queue, or to another."""
         if not self.ref.dead:
             raise QueueError(
                 f"{self.ref.name!r} is no dead letter queue: requeue messages of "
@@ -87,27 +83,30 @@ class Settling(QueuePolicy):
                 queue=self.ref.name,
             )
         ids = ids_of(messages)
-        target = QueueRef(destination or self.ref.name)
+        target = destination or QueuePolicy(self.core, QueueRef(self.ref.name), self.asked)
+        name = destination.ref.name if destination else None
         done = refused = 0
         for chunk in chunks(ids, MAX_COUNT):
             held = self.core.inflight.held(self.ref, chunk)
-            yield from self.core.declare(target, _AS_IT_IS)
-            redrive = Redrive(self.ref, held, destination)
-            standings, doubt = yield from self._on_held("redrive", redrive, held)
+            yield from self.core.declare(target.ref, target.asked)
+            redrive = Redrive(self.ref, held, name)
+            standings, doubt = yield from self._on_held("redrive", redrive, held, target.ref)
             moved = [
                 h
                 for h, s in zip(held, standings, strict=True)
                 if s is Standing.DONE or (doubt and s is Standing.GONE and h.receipt is not None)
             ]
-            self.core.inflight.forget(self.ref, moved)
-            self.core.inflight.calm(target, 0.0)
+            stay = [s is Standing.REFUSED for s in standings]
+            gone = [h for h, stays in zip(held, stay, strict=True) if not stays]
+            self.core.inflight.forget(self.ref, gone)
+            self.core.inflight.calm(target.ref, 0.0)
             done += len(moved)
-            refused += standings.count(Standing.REFUSED)
+            refused += sum(stay)
         if refused:
             raise QueueFullError(
-                f"queue {target.name!r} is full: {done} dead letters went there, {refused} stay "
+                f"queue {target.ref.name!r} is full: {done} dead letters went there, {refused} stay "
                 "dead; let consumers catch up, or raise max_length by update_queue",
-                queue=target.name,
+                queue=target.ref.name,
             )
         return done
 
@@ -119,6 +118,7 @@ class Settling(QueuePolicy):
         except QueueNotFoundError:
             self.core.forget(self.ref)
             return 0
+        self.core.inflight.forget_all(self.ref)
         return purged.count
 
     def extend(self, messages: MessageRefs) -> Steps[int]:
@@ -137,7 +137,9 @@ class Settling(QueuePolicy):
             done += len(alive)
         return done
 
-    def _on_held(self, method: str, request: object, held: Sequence[Held]) -> Steps[Any]:
+    def _on_held(
+        self, method: str, request: object, held: Sequence[Held], target: QueueRef | None = None
+    ) -> Steps[Any]:
         """The answer, and whether an earlier try may have been carried out."""
         yield from self.core.declare(self.ref, self.asked)
         patience = self.core.patience()
@@ -149,7 +151,12 @@ class Settling(QueuePolicy):
             except ConnectionError as error:
                 doubt = doubt or error.unknown
                 yield patience.pause(error)
-            except QueueNotFoundError:
+            except QueueNotFoundError as error:
+                if target is not None:  # one of the two was deleted: which one, nobody says
+                    yield patience.pause(error)
+                    yield from self.core.refresh(self.ref)
+                    yield from self.core.refresh(target)
+                    continue
                 self.core.forget(self.ref)
                 gone = [Standing.GONE] * len(held)
                 return (Extended(gone, 0.0) if method == "extend" else gone), doubt

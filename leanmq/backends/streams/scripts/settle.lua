@@ -1,6 +1,6 @@
 -- settle: end (or renew) leases, after checking that the receipts are still worth something.
 -- KEYS: stream, dead stream, due, due payloads, ids, dead ids, meta; and to requeue:
---   destination stream, ids, due, meta
+--   destination stream, ids, due, meta, due payloads, and dead stream, ids, due payloads
 -- ARGV: verb, consumer ('' if only ids for life are known), times delivered, delay in ms, reason,
 --   then the entries that the consumer was handed for that time, those of messages whose id for
 --   life is another one as 'entry life'; without a consumer: ids for life
@@ -21,6 +21,7 @@ end
 local max = (stream ~= dead) and tonumber(settings[2]) or 0
 
 local destination, destination_ids, destination_due, destination_meta = KEYS[8], KEYS[9], KEYS[10], KEYS[11]
+local destination_payloads = KEYS[12]
 local room = math.huge
 if destination then
   local bound = redis.call('HGET', destination_meta, 'len')
@@ -82,13 +83,26 @@ local function unowned(id)
   return nil, LOST
 end
 
+-- Whether another queue, where a message goes, has one of its id: ids are a queue's own.
+local function taken(life)
+  return destination_meta ~= meta
+    and (locate(destination, destination_ids, destination_payloads, life)
+      or locate(KEYS[13], KEYS[14], KEYS[15], life))
+end
+
 -- Carry out the verb on a message that is no entry, or whose entry was just taken out.
 local function pass_on(life, sent, fields, count)
   if verb == 'dead' then
     bury(dead, dead_ids, life, sent, fields, count, reason)
   elseif verb == 'requeue' then
-    local again = tostring(tonumber(field(fields, 'r') or '0') + 1)
-    add_known(destination, destination_ids, with(fields, {i = life, t = sent, r = again, n = false, e = false}))
+    local changes = {i = life, t = sent, n = false, e = false}
+    changes.r = tostring(tonumber(field(fields, 'r') or '0') + 1)
+    if taken(life) then
+      changes.i = false
+      redis.call('XADD', destination, '*', unpack(with(fields, changes)))
+    else
+      add_known(destination, destination_ids, with(fields, changes))
+    end
     room = room - 1
   elseif verb == 'retry' and max > 0 and count >= max then
     local why = 'delivered ' .. count .. ' times of max_deliveries ' .. max
@@ -98,7 +112,9 @@ local function pass_on(life, sent, fields, count)
     end
     bury(dead, dead_ids, life, sent, fields, count, why)
   elseif verb ~= 'ack' and verb ~= 'delete' then -- retry, or release with a delay
-    local changes = {i = life, t = sent, n = tostring(count)}
+    -- A dead letter goes on to tell how often its queue had handed it out.
+    local changes = {i = life, t = sent}
+    if stream ~= dead then changes.n = tostring(count) end
     if verb == 'retry' and reason ~= '' then
       changes.f = failures(fields, now_ms(), count, reason)
     end
