@@ -6,7 +6,7 @@ is a queue of orders and bare ``Queue`` takes anything that JSON can hold.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import datetime, timedelta
 from typing import (
@@ -470,7 +470,7 @@ class AsyncQueue(Protocol[T]):
 
     def consume(
         self, *, count: int = 10, timeout: Seconds | None = None
-    ) -> AsyncIterator[Message[T]]:
+    ) -> AsyncGenerator[Message[T], None]:
         """See ``Queue.consume``. After ``break``, what was not yielded is given back when the
         iterator is closed: use ``contextlib.aclosing``, or leave it to the event loop."""
         ...

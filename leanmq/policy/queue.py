@@ -18,8 +18,8 @@ from leanmq.api import (
 )
 from leanmq.backends.protocol import Backend, QueueRef, State, Verb
 from leanmq.errors import ClosedError
-from leanmq.policy.logic import QueueLogic, destination_of
-from leanmq.policy.processing import failed, lease_lost
+from leanmq.policy.logic import QueueLogic, Waiting, destination_of
+from leanmq.policy.processing import failed, kept_back, lease_lost, text_of
 from leanmq.policy.steps import drive
 
 __all__ = ["QueueHandle"]
@@ -95,22 +95,22 @@ class QueueHandle(Generic[T]):
         return self._consume(count, timeout)
 
     def _consume(self, count: int, timeout: Seconds | None) -> Iterator[Message[T]]:
-        waiting: list[Message[T]] = []
+        waiting: Waiting = []
         try:
             while True:
                 if waiting:
                     waiting = drive(self._logic.keep(waiting), self._backend)
                 else:
-                    waiting = self.get_messages(count, True, timeout)
+                    waiting = drive(self._logic.batch(count, timeout), self._backend)
                     if not waiting and timeout is not None:
                         return
                 if waiting:
-                    yield waiting.pop(0)
+                    yield waiting.pop(0)[0]
         except ClosedError:
             return
         finally:
-            if waiting and not self._logic.core.closed:
-                self.release_messages(waiting)
+            with kept_back(self.name, len(waiting)):
+                drive(self._logic.give_back(waiting), self._backend)
 
     def processing(self, message: Message[T]) -> AbstractContextManager[T]:
         """See ``leanmq.Queue.processing``."""
@@ -122,7 +122,7 @@ class QueueHandle(Generic[T]):
             yield message.data
         except Exception as error:
             with failed(self.name, message, error):
-                self.retry_messages(message, reason=f"{type(error).__name__}: {error}")
+                self.retry_messages(message, reason=text_of(error))
             raise
         except BaseException as error:
             with failed(self.name, message, error):

@@ -31,6 +31,7 @@ from leanmq.policy.terms import reason_of
 
 __all__ = ["Settling"]
 
+
 @attrs.frozen
 class Settling(QueuePolicy):
     """The part of a queue's policy that settles."""
@@ -104,8 +105,8 @@ class Settling(QueuePolicy):
             refused += sum(stay)
         if refused:
             raise QueueFullError(
-                f"queue {target.ref.name!r} is full: {done} dead letters went there, {refused} stay "
-                "dead; let consumers catch up, or raise max_length by update_queue",
+                f"queue {target.ref.name!r} is full: {done} dead letters went there, {refused} "
+                "stay dead; let consumers catch up, or raise max_length by update_queue",
                 queue=target.ref.name,
             )
         return done

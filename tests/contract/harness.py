@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar, cast
@@ -138,10 +138,12 @@ class ThreadedQueue:
 
     def consume(
         self, *, count: int = 10, timeout: Seconds | None = None
-    ) -> AsyncIterator[Message[Any]]:
+    ) -> AsyncGenerator[Message[Any], None]:
         return self._consume(self._queue.consume(count=count, timeout=timeout))
 
-    async def _consume(self, iterator: Iterator[Message[Any]]) -> AsyncIterator[Message[Any]]:
+    async def _consume(
+        self, iterator: Iterator[Message[Any]]
+    ) -> AsyncGenerator[Message[Any], None]:
         try:
             while (message := await self._run(next, iterator, None)) is not None:
                 yield message

@@ -1,4 +1,7 @@
-"""Dead letters go back; why messages failed; what cannot be read. Limits: ``test_dead_letters.py``."""
+"""Dead letters go back; why messages failed; what cannot be read.
+
+How messages come to be dead letters is in ``test_dead_letters.py``.
+"""
 
 from __future__ import annotations
 

@@ -79,7 +79,10 @@ end
 local function unowned(id)
   local row = redis.call('XPENDING', stream, GROUP, id, id, 1)[1]
   if not row then return 0 end
-  if row[2] == FREE or row[2] == ALONE or verb == 'delete' then return row[4] end
+  if row[2] == FREE or row[2] == ALONE or verb == 'delete' then
+    -- A release takes the last delivery back; whoever releases by id was not handed it.
+    return verb == 'release' and row[4] + 1 or row[4]
+  end
   return nil, LOST
 end
 
