@@ -6,7 +6,7 @@ is a queue of orders and bare ``Queue`` takes anything that JSON can hold.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import datetime, timedelta
 from typing import (
@@ -277,7 +277,9 @@ class Queue(Protocol[T]):
         """
         ...
 
-    def consume(self, *, count: int = 10, timeout: Seconds | None = None) -> Iterator[Message[T]]:
+    def consume(
+        self, *, count: int = 10, timeout: Seconds | None = None
+    ) -> Generator[Message[T], None]:
         """Messages one by one, received in batches, waiting for more.
 
         Leases of those received but not yet yielded are renewed in time; when the loop ends

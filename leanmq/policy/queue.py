@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Generic, TypeVar
 
@@ -89,12 +89,14 @@ class QueueHandle(Generic[T]):
         """See ``leanmq.Queue.get_messages``."""
         return drive(self._logic.receive(count, block, timeout), self._backend)
 
-    def consume(self, *, count: int = 10, timeout: Seconds | None = None) -> Iterator[Message[T]]:
+    def consume(
+        self, *, count: int = 10, timeout: Seconds | None = None
+    ) -> Generator[Message[T], None]:
         """See ``leanmq.Queue.consume``."""
         self._logic.check_consume(count, timeout)
         return self._consume(count, timeout)
 
-    def _consume(self, count: int, timeout: Seconds | None) -> Iterator[Message[T]]:
+    def _consume(self, count: int, timeout: Seconds | None) -> Generator[Message[T], None]:
         waiting: Waiting = []
         try:
             while True:
