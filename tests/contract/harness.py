@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar, cast
@@ -142,13 +142,13 @@ class ThreadedQueue:
         return self._consume(self._queue.consume(count=count, timeout=timeout))
 
     async def _consume(
-        self, iterator: Iterator[Message[Any]]
+        self, iterator: Generator[Message[Any], None]
     ) -> AsyncGenerator[Message[Any], None]:
         try:
             while (message := await self._run(next, iterator, None)) is not None:
                 yield message
         finally:
-            await self._run(iterator.close)  # type: ignore[attr-defined]
+            await self._run(iterator.close)
 
     @asynccontextmanager
     async def processing(self, message: Message[Any]) -> AsyncIterator[Any]:

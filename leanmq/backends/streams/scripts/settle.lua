@@ -22,6 +22,7 @@ local max = (stream ~= dead) and tonumber(settings[2]) or 0
 
 local destination, destination_ids, destination_due, destination_meta = KEYS[8], KEYS[9], KEYS[10], KEYS[11]
 local destination_payloads = KEYS[12]
+local its_dead, its_dead_ids, its_dead_payloads = KEYS[13], KEYS[14], KEYS[15]
 local room = math.huge
 if destination then
   local bound = redis.call('HGET', destination_meta, 'len')
@@ -90,7 +91,7 @@ end
 local function taken(life)
   return destination_meta ~= meta
     and (locate(destination, destination_ids, destination_payloads, life)
-      or locate(KEYS[13], KEYS[14], KEYS[15], life))
+      or locate(its_dead, its_dead_ids, its_dead_payloads, life))
 end
 
 -- Carry out the verb on a message that is no entry, or whose entry was just taken out.
