@@ -116,9 +116,12 @@ local function pass_on(life, sent, fields, count)
     end
     bury(dead, dead_ids, life, sent, fields, count, why)
   elseif verb ~= 'ack' and verb ~= 'delete' then -- retry, or release with a delay
-    -- A dead letter goes on to tell how often its queue had handed it out.
     local changes = {i = life, t = sent}
-    if stream ~= dead then changes.n = tostring(count) end
+    if stream == dead then
+      count = carried(fields) -- how often its queue had handed it out
+    else
+      changes.n = tostring(count)
+    end
     if verb == 'retry' and reason ~= '' then
       changes.f = failures(fields, now_ms(), count, reason)
     end
