@@ -232,6 +232,20 @@ async def test_a_redrive_whose_reply_is_lost_moves_once(
     assert (again.id, again.redrives) == (dead.id, 1)
 
 
+@pytest.mark.on(*SERVERS)
+async def test_a_redrive_by_id_whose_reply_is_lost_moves_once(
+    queue: AsyncQueue, harness: Harness
+) -> None:
+    await warmed_up(queue)
+    ids = await died(queue, "a", "b")
+
+    with lost_reply(harness, call_of("settle")):
+        await queue.dlq.requeue_messages(ids)  # how many, nobody can know
+
+    assert await counts(queue) == (2, 0)
+    assert {m.id for m in await drain(queue, 2)} == set(ids)
+
+
 async def test_hundreds_of_dead_letters_go_back_at_once(queue: AsyncQueue) -> None:
     ids = await queue.send_messages(range(300))
     await queue.move_to_dlq(await queue.get_messages(300), "all of them")
@@ -416,6 +430,25 @@ async def test_dead_letters_are_looked_at_counted_and_deleted(
     assert await other.acknowledge_messages(held) == 0
     assert await dlq.purge() == 2
     assert (await dlq.get_info()).message_count == 0
+
+
+async def test_dead_letters_that_nobody_holds_are_settled_by_their_ids(
+    queue: AsyncQueue, harness: Harness
+) -> None:
+    done, later, again = await died(queue, "done", "later", "again")
+    await queue.dlq.requeue_messages(again)
+    await queue.move_to_dlq(await queue.get_messages(timeout=5), "twice")
+    operator = harness.client().queue("orders").dlq
+
+    assert await operator.acknowledge_messages([done, "1-1"]) == 1
+    assert await operator.retry_messages([later, again], delay=60, reason="by hand") == 2
+    assert (await operator.get_info()).delayed_messages == 2
+    assert await operator.release_messages(later) == 1
+
+    [dead] = await operator.get_messages(timeout=5)
+    assert (dead.id, dead.error, dead.delivery_count) == (later, "why", 1)
+    [shown] = await operator.peek_messages(ids=[done, again])
+    assert (shown.id, shown.error, shown.redrives, shown.state) == (again, "twice", 1, "delayed")
 
 
 async def test_the_leases_of_dead_letters_end(mq: Client, harness: Harness) -> None:
