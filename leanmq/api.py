@@ -136,7 +136,11 @@ class Outgoing(msgspec.Struct, Generic[T], frozen=True):
 
 
 MessageRefs: TypeAlias = "str | Message[Any] | Iterable[str | Message[Any]]"
-"""Which messages: an id, a message, or an iterable of them. A bare string is one id."""
+"""Which messages: an id, a message, or an iterable of them. A bare string is one id.
+
+A message that was received stands for its delivery: once that is settled or lost, it names
+nothing. An id names a message that this client holds, or that nobody holds.
+"""
 
 
 class QueueInfo(msgspec.Struct, frozen=True):
@@ -295,9 +299,10 @@ class Queue(Protocol[T]):
     def processing(self, message: Message[T]) -> AbstractContextManager[T]:
         """Work on a message: ``with queue.processing(message) as data``.
 
-        At the end of the block the message is acknowledged. An exception has it retried,
-        counted, with the exception's text among its ``failures``, and propagates. What is no
-        error of the message (Ctrl-C, cancellation) gives it back, uncounted.
+        At the end of the block the message is acknowledged, unless you settled it there. An
+        exception has it retried, counted, with the exception's text among its ``failures``, and
+        propagates. What is no error of the message (Ctrl-C, cancellation) gives it back,
+        uncounted.
         """
         ...
 

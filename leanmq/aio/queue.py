@@ -122,17 +122,22 @@ class AsyncQueueHandle(Generic[T]):
 
     @asynccontextmanager
     async def _processing(self, message: Message[T]) -> AsyncIterator[T]:
+        logic, backend = self._logic, self._backend
+        begun = logic.begin(message)
         try:
             yield message.data
         except Exception as error:
             with failed(self.name, message, error):
-                await self.retry_messages(message, reason=text_of(error))
+                reason = text_of(error)
+                steps = logic.finish(Verb.RETRY, message, begun, reason=reason)
+                await drive_async(steps, backend)
             raise
         except BaseException as error:
             with failed(self.name, message, error):
-                await self.release_messages(message)
+                steps = logic.finish(Verb.RELEASE, message, begun)
+                await drive_async(steps, backend)
             raise
-        if not await self.acknowledge_messages(message):
+        if not await drive_async(logic.finish(Verb.ACKNOWLEDGE, message, begun), backend):
             lease_lost(self.name, message)
 
     async def acknowledge_messages(self, messages: MessageRefs) -> int:

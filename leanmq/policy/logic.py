@@ -61,6 +61,21 @@ class QueueLogic(Sending, Receiving, Settling):
         if ours and not self.core.closed:
             yield from self.settle(Verb.RELEASE, ours)
 
+    def begin(self, message: Message[Any]) -> Held:
+        """How a message is held when the work on it begins."""
+        return self.core.inflight.held(self.ref, [message.id])[0]
+
+    def finish(
+        self, verb: Verb, message: Message[Any], begun: Held, *, reason: str = ""
+    ) -> Steps[bool]:
+        """Settle what was worked on, unless that was done on the way; false if it was lost."""
+        now = self.begin(message)
+        if now.receipt is None and begun.receipt is not None:
+            return True
+        if now != begun:  # a sibling has it
+            return False
+        return bool((yield from self.settle(verb, message, reason=reason)))
+
     def _ours(self, waiting: Waiting) -> Waiting:
         """Those still held by the same receipts: a sibling may have received one meanwhile."""
         now = self.core.inflight.held(self.ref, [message.id for message, _ in waiting])

@@ -120,17 +120,22 @@ class QueueHandle(Generic[T]):
 
     @contextmanager
     def _processing(self, message: Message[T]) -> Iterator[T]:
+        logic, backend = self._logic, self._backend
+        begun = logic.begin(message)
         try:
             yield message.data
         except Exception as error:
             with failed(self.name, message, error):
-                self.retry_messages(message, reason=text_of(error))
+                reason = text_of(error)
+                steps = logic.finish(Verb.RETRY, message, begun, reason=reason)
+                drive(steps, backend)
             raise
         except BaseException as error:
             with failed(self.name, message, error):
-                self.release_messages(message)
+                steps = logic.finish(Verb.RELEASE, message, begun)
+                drive(steps, backend)
             raise
-        if not self.acknowledge_messages(message):
+        if not drive(logic.finish(Verb.ACKNOWLEDGE, message, begun), backend):
             lease_lost(self.name, message)
 
     def acknowledge_messages(self, messages: MessageRefs) -> int:

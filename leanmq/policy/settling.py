@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import attrs
 
-from leanmq.api import MessageRefs, Seconds
+from leanmq.api import Message, MessageRefs, Seconds
 from leanmq.backends.protocol import (
     Exchange,
     Exchanged,
@@ -39,8 +39,8 @@ class Settling(QueuePolicy):
     def settle(
         self, verb: Verb, messages: MessageRefs, *, delay: Seconds = 0, reason: str = ""
     ) -> Steps[int]:
-        """Settle by the receipts that this client holds."""
-        ids = ids_of(messages)
+        """Settle by the receipts that this client holds, or by id what nobody holds."""
+        ids, by_id = _named(messages)
         seconds = seconds_of(delay, "delay")
         if verb is Verb.DEAD_LETTER and self.ref.dead:
             raise QueueError(
@@ -54,7 +54,10 @@ class Settling(QueuePolicy):
             if verb is Verb.DELETE:  # whoever holds it
                 held = [Held(message_id) for message_id in chunk]
             else:
-                held = self.core.inflight.held(self.ref, chunk)
+                held = self._held(chunk, by_id)
+            if not held:
+                self.core.check_open()
+                continue
             request = Exchange((Settlement(self.ref, verb, held, seconds, reason),))
             standings, doubt = yield from self._on_held("exchange", request, held)
             if verb is Verb.DELETE:
@@ -83,12 +86,12 @@ class Settling(QueuePolicy):
                 "retried",
                 queue=self.ref.name,
             )
-        ids = ids_of(messages)
+        ids, by_id = _named(messages)
         target = destination or QueuePolicy(self.core, QueueRef(self.ref.name), self.asked)
         name = destination.ref.name if destination else None
         done = refused = 0
         for chunk in chunks(ids, MAX_COUNT):
-            held = self.core.inflight.held(self.ref, chunk)
+            held = self._held(chunk, by_id)
             yield from self.core.declare(target.ref, target.asked)
             redrive = Redrive(self.ref, held, name)
             standings, doubt = yield from self._on_held("redrive", redrive, held, target.ref)
@@ -138,6 +141,15 @@ class Settling(QueuePolicy):
             done += len(alive)
         return done
 
+    def _held(self, ids: list[str], by_id: Collection[str]) -> list[Held]:
+        """What can be settled of these: what is held; what is not, only by its id.
+
+        A received message stands for its delivery. Were it looked for by its id once that is
+        settled, an acknowledgement after a retry would delete what is to be tried again.
+        """
+        held = self.core.inflight.held(self.ref, ids)
+        return [h for h in held if h.receipt is not None or h.id in by_id]
+
     def _on_held(
         self, method: str, request: object, held: Sequence[Held], target: QueueRef | None = None
     ) -> Steps[Any]:
@@ -165,3 +177,11 @@ class Settling(QueuePolicy):
                 if isinstance(answer, Exchanged):
                     return answer.settled[0], doubt
                 return (answer.standings if isinstance(answer, Redriven) else answer), doubt
+
+
+def _named(messages: MessageRefs) -> tuple[list[str], Collection[str]]:
+    """The ids, and those that were given as ids, or as messages that were only looked at."""
+    given = [messages] if isinstance(messages, str | Message) else list(messages)
+    ids = ids_of(given)
+    others = [item for item in given if type(item) is not Message]
+    return ids, frozenset(ids_of(others)) if others else ()

@@ -380,6 +380,41 @@ async def test_ctrl_c_gives_the_message_back_uncounted(queue: AsyncQueue) -> Non
     assert (again.id, again.delivery_count, again.failures) == (message.id, 1, ())
 
 
+@pytest.mark.parametrize("ends", ["well", "badly"])
+@pytest.mark.parametrize("how", ["retried", "released", "dead", "acknowledged"])
+async def test_what_was_settled_in_the_block_stays_as_it_was_settled(
+    queue: AsyncQueue, caplog: pytest.LogCaptureFixture, how: str, ends: str
+) -> None:
+    sent = await queue.send_message("m")
+    [message] = await queue.get_messages()
+
+    async def work() -> None:
+        async with queue.processing(message):
+            if how == "retried":
+                assert await queue.retry_messages(message, delay=60) == 1
+            elif how == "released":
+                assert await queue.release_messages(message) == 1
+            elif how == "dead":
+                assert await queue.move_to_dlq(message, "why") == 1
+            else:
+                assert await queue.acknowledge_messages(message) == 1
+            if ends == "badly":
+                raise ValueError("mine")
+
+    if ends == "well":
+        await work()
+    else:
+        with pytest.raises(ValueError, match="mine"):
+            await work()
+
+    info, dead = await queue.get_info(), await queue.dlq.get_info()
+    found = (info.delayed_messages, info.ready_messages, dead.ready_messages)
+    assert found == tuple(int(how == state) for state in ("retried", "released", "dead"))
+    for shown in await queue.peek_messages(ids=sent):
+        assert (shown.delivery_count, shown.failures) == (int(how == "retried"), ())
+    assert events(caplog) == []
+
+
 async def test_a_lease_lost_before_the_end_is_logged_and_raises_nothing(
     mq: Client, harness: Harness, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -395,6 +430,21 @@ async def test_a_lease_lost_before_the_end_is_logged_and_raises_nothing(
     assert message.id in caplog.text
     assert "slow work" not in caplog.text
     assert await other.acknowledge_messages(taken) == 1
+
+
+async def test_the_end_of_the_work_leaves_alone_what_a_sibling_received(
+    mq: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = mq.queue("short", lease=0.3)
+    await queue.send_message("slow work")
+    [message] = await queue.get_messages()
+
+    async with queue.processing(message):
+        [again] = await queue.get_messages(timeout=5)
+
+    assert events(caplog) == ["lease_lost"]
+    assert again.delivery_count == 2
+    assert await queue.acknowledge_messages(again) == 1
 
 
 async def test_a_failure_after_the_lease_was_lost_is_the_one_that_propagates(

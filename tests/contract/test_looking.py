@@ -401,6 +401,23 @@ async def test_a_message_that_nobody_holds_is_made_a_dead_letter_by_its_id(
     assert dead.delivery_count == (1 if way in COUNTED else 0)
 
 
+async def test_a_received_message_stands_for_its_delivery_not_for_its_id(
+    queue: AsyncQueue,
+) -> None:
+    await queue.send_message("m")
+    [message] = await queue.get_messages()
+    assert await queue.retry_messages(message, delay=60) == 1
+
+    assert await queue.acknowledge_messages(message) == 0
+    assert await queue.release_messages([message]) == 0
+    assert await queue.retry_messages(message) == 0
+    assert await queue.move_to_dlq(message) == 0
+
+    assert await counts(queue) == (0, 0, 1)
+    [shown] = await queue.peek_messages(ids=message.id)
+    assert await queue.acknowledge_messages(shown) == 1  # which was looked at, not received
+
+
 async def test_releasing_what_nobody_holds_uncounts_no_delivery(
     mq: Client, harness: Harness
 ) -> None:
