@@ -205,6 +205,12 @@ class InFlight:
             table = self._tables.get(queue, {})
             self._take_out(table, self._known(table, messages))
 
+    def forget_all(self, queue: QueueRef) -> None:
+        """Nothing of this queue is held any more: it was purged, or deleted."""
+        with self._lock:
+            table = self._tables.get(queue, {})
+            self._take_out(table, list(table))
+
     def renew(self, queue: QueueRef, messages: Sequence[Held], lease: float) -> None:
         """The leases of these begin anew."""
         with self._lock:

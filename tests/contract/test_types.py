@@ -372,6 +372,9 @@ async def test_a_queue_called_by_its_name_in_a_transaction_takes_any_json(mq: Cl
 class Arbitrary:
     """No method of it makes one from JSON."""
 
+    def __repr__(self) -> str:  # the same in every process: it names tests
+        return "Arbitrary()"
+
 
 @attrs.define
 class Holder:

@@ -314,7 +314,7 @@ class StreamOperations:
             request.queue,
             "requeue",
             request.messages,
-            destination=keys.live.as_destination(),
+            destination=keys.as_destination(),
             wakes=(keys.live.stream,),
         )
         return Redriven(done.standings)

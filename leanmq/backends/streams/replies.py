@@ -86,7 +86,7 @@ def parse_rest(rest: str) -> tuple[str, str]:
 
 
 def is_id(text: str) -> bool:
-    """Whether a message can be called so: entry ids, and d1, d2, ... if it was sent delayed."""
+    """Whether a message can be called so: entry ids, and d and a number if it was sent delayed."""
     return _ID.match(text) is not None
 
 
@@ -243,7 +243,9 @@ def dropped(reply: Reply) -> Dropped:
 def stats(length: Reply, pending: Reply, delayed: Reply, meta: Reply, tag: str) -> QueueStats:
     """Counts of a stream with one group that deletes what it acknowledges."""
     created, *settings = meta
-    in_flight = int(pending[0]) if pending and pending[0] else 0
+    # What the reserved consumers "hold" is held by nobody.
+    holders = pending[3] if pending and pending[0] else None
+    in_flight = sum(int(count) for name, count in holders or () if name[:1] != b"~")
     return QueueStats(
         ready=length - in_flight,
         in_flight=in_flight,

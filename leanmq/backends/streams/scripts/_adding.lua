@@ -64,7 +64,8 @@ local function add(q, given, now)
   end
   local id
   if at > now then
-    id = 'd' .. whole(redis.call('HINCRBY', q.meta, 'delayed', 1))
+    -- With the time: dead letters change queues, and a queue that is made again counts anew.
+    id = 'd' .. whole(now) .. string.format('%06d', redis.call('HINCRBY', q.meta, 'delayed', 1) % 1000000)
     fields[#fields + 1] = 'i'
     fields[#fields + 1] = id
     fields[#fields + 1] = 't'
