@@ -103,7 +103,7 @@ class Sending(QueuePolicy):
                     message = message_of(self, _outgoing(item, key))
                 else:
                     message = NewMessage(encode(item))
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  # handed on
                 raise _RefusedItem(error, self.ref.name) from None
             chunk.append(message)
             size += len(message.body)

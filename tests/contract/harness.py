@@ -339,6 +339,13 @@ class Harness:
         key = queue_keys(self.prefix, name, name).live.stream
         return len((await self._raw("XINFO", "CONSUMERS", key, GROUP, parts=1))[0])
 
+    async def dedup_ids(self, name: str = "orders") -> int:
+        """How many dedup ids are kept for a queue."""
+        keys = queue_keys(self.prefix, name, name).live
+        scores, known = await self._raw("ZCARD", keys.dedup), await self._raw("HLEN", keys.known)
+        assert scores == known
+        return sum(scores) - len(scores)  # each has a placeholder
+
     def advance(self, seconds: float) -> None:
         """Put the clock of a memory server forward (for the rest of the test)."""
         assert self.topology is None, "the clock of a real server cannot be moved"

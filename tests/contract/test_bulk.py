@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from leanmq import AsyncQueue, BulkSendError, MessageError, Outgoing, OutcomeUnknownError
+from leanmq import AsyncQueue, BulkSendError, MessageError, OutcomeUnknownError, Outgoing
 from leanmq.backends.protocol import SendBatch
 from leanmq.backends.streams.keys import queue_keys
 from leanmq.backends.streams.scripts import script

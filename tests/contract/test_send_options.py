@@ -429,7 +429,7 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "far datetime": (
         {"delay": datetime(9999, 1, 1, tzinfo=UTC)}, MessageError, "hundred years"
     ),
-    "ttl before delay": ({"ttl_seconds": 5, "delay": 10}, MessageError, "ttl_seconds=5 ends before"),
+    "ttl before delay": ({"ttl_seconds": 5, "delay": 10}, MessageError, "ttl_seconds=5 ends"),
     "ttl at delay": ({"ttl_seconds": 5, "delay": 5}, MessageError, "ttl_seconds=5 ends before"),
     "ttl before datetime": (
         {"ttl_seconds": 5, "delay": datetime.now(UTC) + timedelta(days=1)},
