@@ -96,16 +96,19 @@ class ClientCore:
         return known
 
     def _declare(self, name: str, asked: Settings) -> Steps[Declared]:
-        if asked.max_length and self.capabilities and not self.capabilities.bounds:
-            raise UnsupportedError(
-                f"{self.name} cannot keep the bound of queue {name!r}: its messages are in several "
-                "places; open it without max_length",
-                queue=name,
-            )
+        self._check_bound(name, asked)
         wanted = self._remembered.get(name, asked)
         known: Declared = yield from self.persist("declare", Declare(name, wanted))
         self._learn(name, known)
         return known
+
+    def _check_bound(self, name: str, settings: Settings) -> None:
+        if settings.max_length and self.capabilities and not self.capabilities.bounds:
+            raise UnsupportedError(
+                f"{self.name} cannot keep the bound of queue {name!r}: its messages are in several "
+                "places; do without max_length",
+                queue=name,
+            )
 
     def _learn(self, name: str, known: Declared) -> None:
         self._declared[name] = known
@@ -131,12 +134,7 @@ class ClientCore:
         yield from self.open()
         if changes == _NOTHING_ASKED:
             raise TypeError("nothing to update; give a setting, such as lease=30")
-        if changes.max_length and self.capabilities and not self.capabilities.bounds:
-            raise UnsupportedError(
-                f"{self.name} cannot keep the bound of queue {name!r}: its messages are in several "
-                "places",
-                queue=name,
-            )
+        self._check_bound(name, changes)
         known: Declared = yield from self.persist("alter", Alter(name, changes))
         self._learn(name, known)
         ref = QueueRef(name)
