@@ -82,15 +82,16 @@ class ClientCore:
     def declare(self, queue: QueueRef, asked: Settings) -> Steps[Declared]:
         """Make or open the queue unless this client knows it.
 
-        What a handle asks for is compared once with what is stored: settings that are changed
-        later, by ``update_queue``, are followed.
+        What a handle asks for is compared once with what is stored then: settings that are
+        changed later, by ``update_queue``, are followed.
         """
         if self.capabilities is None or self.closed:
             yield from self.open()
         known = self._declared.get(queue.name)
-        if known is None:
+        settled = asked == _NOTHING_ASKED or (queue.name, asked) in self._agreed
+        if known is None or not settled:
             known = yield from self._declare(queue.name, asked)
-        if asked != _NOTHING_ASKED and (queue.name, asked) not in self._agreed:
+        if not settled:
             _compare(queue.name, asked, known.settings)
             self._agreed.add((queue.name, asked))
         return known

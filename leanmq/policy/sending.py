@@ -124,8 +124,7 @@ class Sending(QueuePolicy):
             messages: All of one call.
             first: The place of the first one among the items of a bulk send.
         """
-        known = yield from self.core.declare(self.ref, self.asked)
-        self.check_sizes(messages, known, first)
+        known = yield from self.fitting(messages, first)
         patience = self.core.patience()
         results: list[SendResult] = []
         places: Sequence[int] = range(len(messages))
@@ -142,7 +141,7 @@ class Sending(QueuePolicy):
                 except StaleSettingsError as error:
                     yield patience.pause(error)
                     known = yield from self.core.refresh(self.ref)
-                    self.check_sizes(again, known, None if results else first)
+                    self._check_sizes(again, known, None if results else first)
                     continue
             except LeanMQError as error:
                 if not results:
@@ -182,10 +181,19 @@ class Sending(QueuePolicy):
         passing = (ConnectionError, QueueFullError) if block else (ConnectionError,)
         return sorted(known | {p for p, r in enumerate(results) if isinstance(r, passing)})
 
-    def check_sizes(
-        self, messages: Sequence[NewMessage], known: Declared, first: int | None = None
+    def fitting(self, messages: Sequence[NewMessage], first: int | None = None) -> Steps[Declared]:
+        """The settings to send by; raises MessageError if a payload is larger than they allow."""
+        known = yield from self.core.declare(self.ref, self.asked)
+        try:
+            self._check_sizes(messages, known, first)
+        except MessageError:  # unless the limit was raised since
+            known = yield from self.core.refresh(self.ref)
+            self._check_sizes(messages, known, first)
+        return known
+
+    def _check_sizes(
+        self, messages: Sequence[NewMessage], known: Declared, first: int | None
     ) -> None:
-        """Refuse payloads that are larger than the queue takes."""
         most = known.settings.max_payload_bytes
         for place, message in enumerate(messages):
             if most and len(message.body) > most:

@@ -162,8 +162,7 @@ class TransactionLogic:
             policy = self._policies[ref]
             if refresh:
                 yield from self._core.refresh(ref)
-            known = yield from self._core.declare(ref, policy.asked)
-            policy.check_sizes(messages, known)
+            known = yield from policy.fitting(messages)
             batches.append(SendBatch(ref, messages, known.epoch))
         return batches
 
