@@ -344,7 +344,8 @@ class Harness:
         keys = queue_keys(self.prefix, name, name).live
         scores, known = await self._raw("ZCARD", keys.dedup), await self._raw("HLEN", keys.known)
         assert scores == known
-        return sum(scores) - len(scores)  # each has a placeholder
+        total: int = sum(scores)
+        return total - len(scores)  # each has a placeholder
 
     def advance(self, seconds: float) -> None:
         """Put the clock of a memory server forward (for the rest of the test)."""

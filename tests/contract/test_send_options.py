@@ -213,6 +213,16 @@ async def test_a_delay_that_is_over_is_none(queue: AsyncQueue, delay: Any) -> No
     assert [m.id for m in await queue.get_messages()] == [sent]
 
 
+async def test_an_id_is_not_given_again_after_its_queue_was_deleted(queue: AsyncQueue) -> None:
+    old = [await queue.send_message("old", delay=60), await queue.send_message("old")]
+    assert await queue.delete()
+    new = [await queue.send_message("new", delay=60), await queue.send_message("new")]
+
+    assert not set(old) & set(new)
+    assert await queue.delete_messages(old) == 0
+    assert (await queue.get_info()).message_count == 2
+
+
 async def test_many_messages_that_are_due_at_once_all_come(
     queue: AsyncQueue, harness: Harness
 ) -> None:

@@ -175,8 +175,6 @@ async def test_a_shorter_lease_counts_when_the_old_one_has_run_out_once(
     assert time.time() - before >= 0.59
     assert again[0].lease_until - time.time() == pytest.approx(0.1, abs=0.2)
     assert await queue.acknowledge_messages(message) == 0
-    [third] = await harness.client().queue("orders").get_messages(timeout=10)
-    assert (third.id, third.delivery_count) == (message.id, 3)
 
 
 @pytest.mark.on("memory", "pass-through", "split")

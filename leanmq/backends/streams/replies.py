@@ -83,7 +83,7 @@ def parse_rest(rest: str) -> tuple[str, str]:
 
 
 def is_id(text: str) -> bool:
-    """Whether a message can be called so: entry ids, and d1, d2, ... if it was sent delayed."""
+    """Whether a message can be called so: entry ids, and d and a number if it was sent delayed."""
     return _ID.match(text) is not None
 
 

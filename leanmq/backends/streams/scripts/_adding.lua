@@ -69,7 +69,12 @@ local function add(q, given, now)
   end
   local id
   if at > now then
-    id = 'd' .. whole(redis.call('HINCRBY', q.meta, 'delayed', 1))
+    local number = redis.call('HINCRBY', q.meta, 'delayed', 1)
+    if number == 1 then -- of a new queue, which may be called like one that was deleted
+      number = now * 1000
+      redis.call('HSET', q.meta, 'delayed', whole(number))
+    end
+    id = 'd' .. whole(number)
     fields[#fields + 1] = 'i'
     fields[#fields + 1] = id
     fields[#fields + 1] = 't'
