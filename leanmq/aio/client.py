@@ -222,7 +222,7 @@ class AsyncTransaction:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if error is None:
-            await self.execute()
-        else:
+        if error is not None:
             self._logic.abandon()
+        elif not self._logic.over:  # else ``execute`` was called inside the block
+            await self.execute()

@@ -296,7 +296,7 @@ class Transaction:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if error is None:
-            self.execute()
-        else:
+        if error is not None:
             self._logic.abandon()
+        elif not self._logic.over:  # else ``execute`` was called inside the block
+            self.execute()

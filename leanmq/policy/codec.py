@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, Protocol
 
@@ -49,32 +50,29 @@ class _Typed:
         self._name = getattr(wanted, "__name__", None) or str(wanted)
         # TypedDict and list[int] are no classes that an instance could be of.
         self._class = wanted if isinstance(wanted, type) and _has_instances(wanted) else None
-        if isinstance(msgspec.inspect.type_info(wanted), msgspec.inspect.CustomType):
-            raise TypeError("its instances cannot be made from JSON")
+        strange = _strange(msgspec.inspect.type_info(wanted))
+        if strange is not None:
+            raise TypeError(f"instances of {strange.__name__} cannot be made from JSON")
         self._decoder = msgspec.json.Decoder(wanted)
 
     def encode(self, data: Any) -> bytes:
-        if self._class is None:
-            body = encoding.encode(data)
-            try:
-                self._decoder.decode(body)
-            except msgspec.ValidationError as error:
-                raise MessageError(
-                    f"the payload is no {self._name}: {error}; it is what the queue was opened with"
-                ) from error
-            return body
-        if not isinstance(data, self._class):
+        if self._class is not None and not isinstance(data, self._class):
+            raise _of_another_type(data, self._name)
+        body = encoding.encode(data)
+        try:
+            self._decoder.decode(body)  # instances may hold anything; consumers could not read it
+        except msgspec.ValidationError as error:
             raise MessageError(
-                f"the payload is of type {type(data).__name__}, and the queue was opened with "
-                f"type={self._name}; send one, or open the queue without a type"
-            )
-        return encoding.encode(data)
+                f"the payload is no {self._name}: {_told(error)}; it is what the queue was opened "
+                "with"
+            ) from error
+        return body
 
     def decode(self, body: bytes) -> Any:
         try:
             return self._decoder.decode(body)
         except msgspec.ValidationError as error:
-            raise UndecodableError(f"no {self._name}: {error}") from error
+            raise UndecodableError(f"no {self._name}: {_told(error)}") from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise UndecodableError(f"{len(body)} bytes that are not JSON") from error
 
@@ -90,10 +88,7 @@ class _Model:
 
     def encode(self, data: Any) -> bytes:
         if not isinstance(data, self._wanted):
-            raise MessageError(
-                f"the payload is of type {type(data).__name__}, and the queue was opened with "
-                f"type={self._wanted.__name__}; send one, or open the queue without a type"
-            )
+            raise _of_another_type(data, self._wanted.__name__)
         try:
             text: str | bytes = data.model_dump_json()
         except Exception as error:
@@ -112,6 +107,9 @@ class _Model:
         return [self.decode(body) for body in bodies]
 
 
+_MODEL = ("model_validate_json", "model_dump_json")
+
+
 def codec_for(wanted: Any) -> Codec:
     """How payloads of this type become bytes and back; None is any JSON.
 
@@ -121,7 +119,11 @@ def codec_for(wanted: Any) -> Codec:
     """
     if wanted is None or wanted is Any:
         return JSON
-    if hasattr(wanted, "model_validate_json") and hasattr(wanted, "model_dump_json"):
+    if (
+        isinstance(wanted, type)
+        and hasattr(wanted, "model_validate_json")
+        and hasattr(wanted, "model_dump_json")
+    ):
         return _Model(wanted)
     try:
         return _Typed(wanted)
@@ -136,11 +138,58 @@ def _has_instances(wanted: type) -> bool:
     return not hasattr(wanted, "__required_keys__")  # a TypedDict
 
 
+def _of_another_type(data: Any, wanted: str) -> MessageError:
+    return MessageError(
+        f"the payload is of type {type(data).__name__}, and the queue was opened with "
+        f"type={wanted}; send one, or open the queue without a type"
+    )
+
+
+def _strange(info: Any) -> type | None:
+    """A class that msgspec would take without being able to make it, anywhere in a type."""
+    seen: set[int] = set()  # types may hold themselves
+    waiting = [info]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, tuple):
+            waiting += one
+        elif isinstance(one, msgspec.inspect.CustomType):
+            return one.cls
+        elif isinstance(one, msgspec.inspect.Type | msgspec.inspect.Field) and id(one) not in seen:
+            seen.add(id(one))
+            waiting += [getattr(one, name) for name in one.__struct_fields__]
+    return None
+
+
+# What msgspec says of a type. All else that it may say, or have been told by the code of the
+# class, can quote the payload.
+_OF_TYPES = re.compile(r"Expected `|Object missing required field `")
+
+
+def _told(error: msgspec.ValidationError) -> str:
+    """What is wrong and where, without the values."""
+    if error.__cause__ is not None:  # of the class itself
+        return type(error.__cause__).__name__ + str(error).removeprefix(str(error.__cause__))
+    what, at, where = str(error).rpartition(" - at `")
+    if not at:
+        what, where = where, ""
+    if not _OF_TYPES.match(what):
+        what = "Invalid value"
+    return what + at + where
+
+
 def _reasons(error: Exception) -> str:
-    """What a model complains about, without the values that it quotes."""
+    """What a model complains about: the field and the kind of error, which quotes no value."""
     try:
         rows = error.errors(include_input=False, include_url=False, include_context=False)  # type: ignore[attr-defined]
-        texts = [f"{'.'.join(map(str, row['loc']))}: {row['msg']}" for row in rows]
+        texts = [f"{_place(row['loc'])}: {row['type']}" for row in rows]
     except (AttributeError, TypeError, KeyError):
         return type(error).__name__
     return "; ".join(texts)[:500]
+
+
+def _place(path: tuple[Any, ...]) -> str:
+    """A field of the model; what is inside of it may be a key of the payload."""
+    if not path:
+        return "$"
+    return f"{path[0]}{'[...]' if len(path) > 1 else ''}"

@@ -27,7 +27,6 @@ from leanmq.errors import (
     StaleSettingsError,
     TransactionError,
 )
-from leanmq.policy.base import QueuePolicy
 from leanmq.policy.core import ClientCore
 from leanmq.policy.logic import QueueLogic
 from leanmq.policy.names import check_name
@@ -44,7 +43,7 @@ class TransactionLogic:
 
     def __init__(self, core: ClientCore) -> None:
         self._core = core
-        self._policies: dict[QueueRef, QueueLogic] = {}
+        self._policies: dict[QueueRef, dict[Settings, QueueLogic]] = {}
         self._sends: list[tuple[QueueRef, NewMessage]] = []
         self._acknowledge: dict[QueueRef, dict[str, None]] = {}
         self._over = False
@@ -65,6 +64,11 @@ class TransactionLogic:
                     f"{type(message).__name__}: an id does not tell its queue"
                 )
             self._acknowledge.setdefault(self._ref_of(message), {})[message.id] = None
+
+    @property
+    def over(self) -> bool:
+        """Whether it was carried out, or tried, or abandoned."""
+        return self._over
 
     def abandon(self) -> None:
         """Nothing is carried out."""
@@ -87,29 +91,24 @@ class TransactionLogic:
             )
         repeatable = not settlements and all(m.terms and m.terms.dedup_id for _, m in self._sends)
         patience = core.patience()
-        refresh = False
+        mend: LeanMQError | None = None
+        doubt: LeanMQError | None = None  # once there is one, no later error clears it up
         while True:
-            batches = yield from self._batches(refresh=refresh)
-            core.check_open()
             try:
+                yield from self._mend(mend)
+                batches = yield from self._batches()
+                core.check_open()
                 sent: Sent = yield Ask("transact", Transact(batches, settlements))
                 break
-            except StaleSettingsError as error:
-                refresh = True
-                yield patience.pause(error)
-            except QueueNotFoundError as error:
-                yield patience.pause(error)
-                yield from self._made_again()
-            except QueueFullError as error:
-                if not (yield from self._blocks(error)):
-                    raise
-                yield patience.pause(error)
             except LeanMQError as error:
-                if error.unknown and not repeatable:
-                    raise _unknown(error) from error
-                if not (isinstance(error, ConnectionError) or error.unknown):
-                    raise
-                yield patience.pause(_unknown(error) if error.unknown else error)
+                if error.unknown:
+                    doubt = _unknown(error)
+                if not ((yield from self._again(error)) and (repeatable or not error.unknown)):
+                    if doubt is None:
+                        raise
+                    raise doubt from doubt.__cause__
+                yield patience.pause(doubt or error)
+                mend = error
         for settlement in settlements:
             core.inflight.forget(settlement.queue, settlement.messages)
         return self._in_order(batches, sent)
@@ -121,22 +120,24 @@ class TransactionLogic:
     def _policy(self, queue: str | QueueLogic) -> QueueLogic:
         if isinstance(queue, str):
             ref = QueueRef(check_name(queue))
-            return self._policies.setdefault(ref, QueueLogic(self._core, ref, _AS_IT_IS))
+            queue = QueueLogic(self._core, ref, _AS_IT_IS)
         if queue.core is not self._core:
             raise CrossSlotTransactionError(
                 f"queue {queue.ref.name!r} was opened by another client, the one of "
                 f"{queue.core.name}; a transaction takes queues of its own client",
                 queue=queue.ref.name,
             )
-        known = self._policies.get(queue.ref)
-        if known is None or known.asked == _AS_IT_IS:
-            self._policies[queue.ref] = queue
+        self._policies.setdefault(queue.ref, {})[queue.asked] = queue
         return queue
 
     def _ref_of(self, message: Message[Any]) -> QueueRef:
         live, dead = QueueRef(message.queue), QueueRef(message.queue, dead=True)
-        held = self._core.inflight.held(dead, [message.id])
-        return dead if held[0].receipt is not None else live
+        if message.error is not None:
+            return dead
+        # What was sent to the dead letters by hand has no error there.
+        held = self._core.inflight.held
+        found = [ref for ref in (live, dead) if held(ref, [message.id])[0].receipt is not None]
+        return found[0] if found else live
 
     def _settlements(self) -> list[Settlement]:
         settlements = []
@@ -153,37 +154,47 @@ class TransactionLogic:
             settlements.append(Settlement(ref, Verb.ACKNOWLEDGE, held))
         return settlements
 
-    def _batches(self, *, refresh: bool) -> Steps[list[SendBatch]]:
+    def _batches(self) -> Steps[list[SendBatch]]:
         grouped: dict[QueueRef, list[NewMessage]] = {}
         for ref, message in self._sends:
             grouped.setdefault(ref, []).append(message)
         batches = []
         for ref, messages in grouped.items():
-            policy = self._policies[ref]
-            if refresh:
-                yield from self._core.refresh(ref)
-            known = yield from policy.fitting(messages)
+            for policy in self._policies[ref].values():  # handles may ask for different settings
+                known = yield from policy.fitting(messages)
             batches.append(SendBatch(ref, messages, known.epoch))
         return batches
 
-    def _made_again(self) -> Steps[None]:
-        """One of the queues had vanished; the seam does not tell which."""
-        refs = {ref for ref, _ in self._sends} | set(self._acknowledge)
-        for ref in refs:
-            policy: QueuePolicy | None = self._policies.get(ref)
-            yield from (
-                self._core.refresh(ref)
-                if policy is None
-                else self._core.vanished(ref, policy.asked)
-            )
+    def _again(self, error: LeanMQError) -> Steps[bool]:
+        """Whether another try can end better."""
+        if isinstance(error, QueueFullError):
+            for ref, _ in self._sends:
+                if ref.name == error.queue:
+                    known = yield from self._core.declare(ref, _AS_IT_IS)
+                    return known.settings.overflow == "block"
+            return False
+        gone = isinstance(error, QueueNotFoundError) and error.queue
+        if gone and gone not in {ref.name for ref, _ in self._sends}:
+            raise TransactionError(
+                f"queue {gone!r} does not exist any more, nor do its messages that were to be "
+                "acknowledged; nothing was carried out",
+                queue=gone,
+            ) from error
+        passing = (StaleSettingsError, QueueNotFoundError, ConnectionError)
+        return error.unknown or isinstance(error, passing)
 
-    def _blocks(self, error: QueueFullError) -> Steps[bool]:
-        """Whether to wait for room in the queue that is full."""
-        for ref, _ in self._sends:
-            if ref.name == error.queue:
-                known = yield from self._core.declare(ref, self._policies[ref].asked)
-                return known.settings.overflow == "block"
-        return False
+    def _mend(self, error: LeanMQError | None) -> Steps[None]:
+        """Before another try: read settings again, make again what had vanished."""
+        if not isinstance(error, StaleSettingsError | QueueNotFoundError):
+            return
+        refs = {ref.name: ref for ref, _ in self._sends}
+        if error.queue in refs:
+            refs = {error.queue: refs[error.queue]}
+        for ref in refs.values():
+            if isinstance(error, StaleSettingsError):
+                yield from self._core.refresh(ref)
+            else:
+                yield from self._core.vanished(ref, _AS_IT_IS)
 
     def _in_order(self, batches: Sequence[SendBatch], sent: Sent) -> list[str]:
         results = iter(sent.results)

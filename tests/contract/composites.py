@@ -50,7 +50,7 @@ from leanmq.backends.protocol import (
     Stored,
     Transact,
 )
-from leanmq.errors import CrossSlotTransactionError, QueueNotFoundError
+from leanmq.errors import CrossSlotTransactionError, QueueNotFoundError, TransactionError
 
 T = TypeVar("T")
 Plan: TypeAlias = Generator[tuple[int, str, Any], Any, T]
@@ -87,6 +87,16 @@ def _in(held: Held, mark: str) -> Held:
 
 def _show(stored: Stored, mark: str) -> Stored:
     return replace(stored, delivery=_out(stored.delivery, mark))
+
+
+def _transact(part: int, request: Transact, mark: str) -> Plan[Sent]:
+    """Carry it out; an error names a message as it is called outside."""
+    try:
+        sent: Sent = yield part, "transact", request
+    except TransactionError as error:
+        error.message_id = error.message_id and mark + error.message_id
+        raise
+    return sent
 
 
 class PassThrough:
@@ -140,7 +150,7 @@ class PassThrough:
             replace(s, messages=[_in(h, self.mark) for h in s.messages])
             for s in request.acknowledge
         ]
-        sent: Sent = yield 0, "transact", Transact(request.sends, acknowledge)
+        sent: Sent = yield from _transact(0, Transact(request.sends, acknowledge), self.mark)
         return Sent([self.mark + str(r) for r in sent.results])
 
     def peek(self, request: Peek) -> Plan[Peeked]:
@@ -252,7 +262,7 @@ class Split:
         acknowledge = [
             replace(s, messages=[_in(h, mark) for h in s.messages]) for s in request.acknowledge
         ]
-        sent: Sent = yield part, "transact", Transact(request.sends, acknowledge)
+        sent: Sent = yield from _transact(part, Transact(request.sends, acknowledge), mark)
         return Sent([mark + str(r) for r in sent.results])
 
     def peek(self, request: Peek) -> Plan[Peeked]:

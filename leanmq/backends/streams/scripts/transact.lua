@@ -4,31 +4,38 @@
 -- ARGV: number of queues; for each: epoch, 'q' or 'd', number of arguments of its messages, these (see _adding);
 --   then number of acknowledgements; for each: consumer, times delivered, number of entries,
 --   these, each followed by its message's id for life
--- Reply: the ids of the new messages, in order
--- Invariants: every queue's type, settings and bound, and every receipt, is checked before the
--- first write. Additions come first: a server over maxmemory refuses the first, and so all.
+-- Reply: the ids of the new messages, in order; an error about one queue ends in 'queue' and its
+--   place among those of KEYS
+-- Invariants: every key's type, every queue's settings and bound, and every receipt, is checked
+-- before the first write. Additions come first: a server over maxmemory refuses the first, and so all.
 -- include: _adding
 
 local queues = tonumber(ARGV[1])
 local at, key = 2, 1
-local sends, entries = {}, {}
+local sends, entries, freed = {}, {}, {}
 
+local function refused(words, place)
+  return redis.error_reply(words .. ' queue ' .. place)
+end
+
+-- Whether the keys from `first` on are what they should be; those that are missing will be made.
+local function well_formed(first, types)
+  for i, wanted in ipairs(types) do
+    local found = redis.call('TYPE', KEYS[first + i - 1]).ok
+    if found ~= wanted and found ~= 'none' then return false end
+  end
+  return true
+end
+
+local WRONG = 'WRONGTYPE a key holds something else than this'
 for i = 1, queues do
+  if not well_formed(key, {'stream', 'zset', 'hash', 'hash', 'zset', 'hash'}) then
+    return refused(WRONG, i)
+  end
   local q, refusal = opened(key, ARGV[at], ARGV[at + 1])
-  if not q then return refusal end
+  if not q then return refused(refusal.err, i) end
   local first = at + 3
   local last = first + tonumber(ARGV[at + 2]) - 1
-  local wanted, now = 0, now_ms()
-  each(first, last, function(place, width, names)
-    local dedup_id = width > 1 and field(pairs_at(place, width, names), '@u')
-    if not (dedup_id and remembered(q, dedup_id, now)) then wanted = wanted + 1 end
-  end)
-  if redis.call('TYPE', q.stream).ok ~= 'stream' or redis.call('TYPE', q.due).ok ~= 'zset' then
-    return redis.error_reply('WRONGTYPE a key of the queue holds something else')
-  end
-  if wanted > q.room then
-    return redis.error_reply('FULL ' .. i .. ' has room for ' .. whole(math.max(q.room, 0)) .. ' more messages, not ' .. wanted)
-  end
   sends[i] = {q, first, last}
   at, key = last + 1, key + 6
 end
@@ -37,8 +44,9 @@ local groups = tonumber(ARGV[at])
 at = at + 1
 for i = 1, groups do
   local stream, ids, meta = KEYS[key], KEYS[key + 1], KEYS[key + 2]
+  if not well_formed(key, {'stream', 'hash', 'hash'}) then return refused(WRONG, queues + i) end
   if redis.call('EXISTS', meta, stream) < 2 then
-    return redis.error_reply('NOQUEUE the queue does not exist')
+    return refused('NOQUEUE the queue does not exist:', queues + i)
   end
   local consumer, times, count = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
   local lives = {}
@@ -50,8 +58,28 @@ for i = 1, groups do
     end
     lives[#lives + 1] = {ARGV[j], ARGV[j + 1]}
   end
+  freed[stream] = (freed[stream] or 0) + count
   entries[i] = {stream, ids, lives}
   at, key = at + 3 + 2 * count, key + 3
+end
+
+-- Room counts what is acknowledged, too: a worker may pass a message on to its own full queue.
+for i, send in ipairs(sends) do
+  local q, first, last = unpack(send)
+  local wanted, now, seen = 0, now_ms(), {}
+  each(first, last, function(place, width, names)
+    local dedup_id = width > 1 and field(pairs_at(place, width, names), '@u')
+    if not dedup_id then
+      wanted = wanted + 1
+    elseif not seen[dedup_id] and not remembered(q, dedup_id, now) then
+      wanted = wanted + 1
+      seen[dedup_id] = true
+    end
+  end)
+  q.room = q.room + (freed[q.stream] or 0)
+  if wanted > q.room then
+    return refused('FULL it has room for ' .. whole(math.max(q.room, 0)) .. ' more messages, not ' .. wanted, i)
+  end
 end
 
 local added = {}
