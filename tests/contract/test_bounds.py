@@ -12,6 +12,7 @@ from leanmq import (
     AsyncQueue,
     BulkSendError,
     LeanMQError,
+    MessageError,
     Outgoing,
     QueueFullError,
     UnsupportedError,
@@ -301,6 +302,29 @@ async def test_a_blocked_bulk_send_tells_what_is_stored_when_its_deadline_is_ove
     assert list(stopped.value.confirmed) == [0, 1, 2, 3]
     assert stopped.value.unsent == (4, 5, 6, 7, 8, 9)
     assert [m.data for m in await drain(queue, 4)] == [0, 1, 2, 3]
+
+
+@bounded
+async def test_a_blocked_bulk_send_that_is_refused_at_last_tells_what_is_stored(
+    mq: Client, harness: Harness
+) -> None:
+    queue = mq.queue("orders", max_length=3, overflow="block")
+    await queue.declare()
+    sending = asyncio.create_task(queue.send_messages(["x"] * 5))
+    watcher = harness.client().queue("orders")
+
+    async def full() -> bool:
+        return await count(watcher) == 3
+
+    await eventually(full, within=10)
+    await harness.client().update_queue("orders", max_payload_bytes=2)
+    with pytest.raises(BulkSendError, match="max_payload_bytes is 2") as stopped:
+        await asyncio.wait_for(sending, 10)
+
+    assert isinstance(stopped.value.__cause__, MessageError)
+    assert list(stopped.value.confirmed) == [0, 1, 2]
+    assert stopped.value.unsent == (3, 4)
+    assert [m.id for m in await drain(queue, 3)] == list(stopped.value.confirmed.values())
 
 
 @bounded

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from leanmq import AsyncQueue, Message, MessageError
+from leanmq import AsyncQueue, Message, MessageError, Outgoing
 from tests.contract.harness import Client, Harness, drain, eventually
 
 OPTIONS: dict[str, Any] = {
@@ -75,8 +75,9 @@ WAYS: dict[str, Way] = {
 # --- what is only handed on
 
 
-@pytest.mark.parametrize("delay", [None, 0.05], ids=["now", "delayed"])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("way", "delay"), [*((way, None) for way in WAYS), ("received", 0.05), ("all-of-it", 0.05)]
+)
 async def test_key_headers_and_message_id_stay_with_the_message(
     queue: AsyncQueue, way: str, delay: float | None
 ) -> None:
@@ -260,18 +261,6 @@ async def test_a_message_is_handed_out_while_it_lives(queue: AsyncQueue) -> None
     assert await queue.acknowledge_messages(message) == 1
 
 
-async def test_a_message_that_expires_in_flight_is_still_its_holders(
-    queue: AsyncQueue, harness: Harness
-) -> None:
-    await queue.send_message("held", ttl_seconds=1.0)
-    message = await first(queue)
-    await harness.pass_time(1.1)
-
-    assert await queue.extend_messages(message) == 1
-    assert await queue.acknowledge_messages(message) == 1
-    assert (await queue.get_info()).message_count == 0
-
-
 async def test_a_message_that_expired_while_it_was_delayed_never_comes(
     queue: AsyncQueue, harness: Harness
 ) -> None:
@@ -301,27 +290,22 @@ async def test_a_message_that_expired_before_its_lease_ended_never_comes_again(
     assert await queue.acknowledge_messages(held) == 0
 
 
-@pytest.mark.parametrize("delay", [0, 0.6], ids=["at-once", "later"])
-async def test_a_message_that_expired_after_a_retry_never_comes(
-    queue: AsyncQueue, harness: Harness, delay: float
-) -> None:
-    await queue.send_message("retried", ttl_seconds=1.0)
-    assert await queue.retry_messages(await first(queue), delay=delay) == 1
-    await harness.pass_time(1.1)
-
-    assert await queue.get_messages(timeout=0.05) == []
-    assert (await queue.get_info()).message_count == 0
-
-
-async def test_a_released_message_that_expired_never_comes(
+async def test_an_expired_message_never_comes_whatever_was_done_with_it(
     queue: AsyncQueue, harness: Harness
 ) -> None:
-    await queue.send_message("released", ttl_seconds=1.0)
-    assert await queue.release_messages(await first(queue)) == 1
+    await queue.send_messages(Outgoing(n, ttl_seconds=1.0) for n in range(4))
+    messages = {m.data: m for m in await queue.get_messages()}
+    assert await queue.retry_messages(messages[0]) == 1
+    assert await queue.retry_messages(messages[1], delay=0.6) == 1
+    assert await queue.release_messages(messages[2]) == 1
+    assert await queue.move_to_dlq(messages[3]) == 1
     await harness.pass_time(1.1)
 
     assert await queue.get_messages(timeout=0.05) == []
     assert (await queue.get_info()).message_count == 0
+    [dead] = await queue.dlq.get_messages()  # dead letters do not expire
+    assert await queue.dlq.requeue_messages(dead) == 1
+    assert [m.data for m in await queue.get_messages()] == [3]
 
 
 async def test_a_receive_that_waits_is_not_handed_what_has_expired(
@@ -355,16 +339,6 @@ async def test_one_receive_after_the_other_never_hands_out_what_has_expired(
     assert (await queue.get_info()).message_count == 0
 
 
-async def test_dead_letters_do_not_expire(queue: AsyncQueue, harness: Harness) -> None:
-    await queue.send_message("dead", ttl_seconds=1.0)
-    await queue.move_to_dlq(await first(queue))
-    await harness.pass_time(1.1)
-
-    [dead] = await queue.dlq.get_messages()
-    assert await queue.dlq.requeue_messages(dead) == 1
-    assert [m.data for m in await queue.get_messages()] == ["dead"]
-
-
 async def test_expired_messages_are_deleted_and_counted_on_demand(
     mq: Client, harness: Harness
 ) -> None:
@@ -395,6 +369,7 @@ async def test_deleting_expired_messages_spares_what_is_held(
     await harness.pass_time(1.1)
 
     assert await mq.process_expired_messages() == 1
+    assert await queue.extend_messages(held) == 1
     assert await queue.acknowledge_messages(held) == 1
     assert (await queue.get_info()).message_count == 0
 
