@@ -82,30 +82,34 @@ class ClientCore:
     def declare(self, queue: QueueRef, asked: Settings) -> Steps[Declared]:
         """Make or open the queue unless this client knows it.
 
-        What a handle asks for is compared once with what is stored: settings that are changed
-        later, by ``update_queue``, are followed.
+        What a handle asks for is compared once with what is stored then: settings that are
+        changed later, by ``update_queue``, are followed.
         """
         if self.capabilities is None or self.closed:
             yield from self.open()
         known = self._declared.get(queue.name)
-        if known is None:
+        settled = asked == _NOTHING_ASKED or (queue.name, asked) in self._agreed
+        if known is None or not settled:
             known = yield from self._declare(queue.name, asked)
-        if asked != _NOTHING_ASKED and (queue.name, asked) not in self._agreed:
+        if not settled:
             _compare(queue.name, asked, known.settings)
             self._agreed.add((queue.name, asked))
         return known
 
     def _declare(self, name: str, asked: Settings) -> Steps[Declared]:
-        if asked.max_length and self.capabilities and not self.capabilities.bounds:
-            raise UnsupportedError(
-                f"{self.name} cannot keep the bound of queue {name!r}: its messages are in several "
-                "places; open it without max_length",
-                queue=name,
-            )
+        self._check_bound(name, asked)
         wanted = self._remembered.get(name, asked)
         known: Declared = yield from self.persist("declare", Declare(name, wanted))
         self._learn(name, known)
         return known
+
+    def _check_bound(self, name: str, settings: Settings) -> None:
+        if settings.max_length and self.capabilities and not self.capabilities.bounds:
+            raise UnsupportedError(
+                f"{self.name} cannot keep the bound of queue {name!r}: its messages are in several "
+                "places; do without max_length",
+                queue=name,
+            )
 
     def _learn(self, name: str, known: Declared) -> None:
         self._declared[name] = known
@@ -131,12 +135,7 @@ class ClientCore:
         yield from self.open()
         if changes == _NOTHING_ASKED:
             raise TypeError("nothing to update; give a setting, such as lease=30")
-        if changes.max_length and self.capabilities and not self.capabilities.bounds:
-            raise UnsupportedError(
-                f"{self.name} cannot keep the bound of queue {name!r}: its messages are in several "
-                "places",
-                queue=name,
-            )
+        self._check_bound(name, changes)
         known: Declared = yield from self.persist("alter", Alter(name, changes))
         self._learn(name, known)
         ref = QueueRef(name)

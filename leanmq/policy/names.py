@@ -67,7 +67,10 @@ def seconds_of(value: Seconds, what: str) -> float:
     if isinstance(value, timedelta):
         result = value.total_seconds()
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        result = float(value)
+        try:
+            result = float(value)
+        except OverflowError:  # an int beyond all floats
+            result = math.inf if value > 0 else -math.inf
     else:
         raise TypeError(f"{what} must be seconds or a timedelta, not {type(value).__name__}")
     if math.isnan(result) or result < 0:

@@ -35,6 +35,24 @@ CHUNK_BYTES = 4 * 1024 * 1024
 Keys = str | Callable[[Any], str | None] | None
 
 
+class _RefusedItem(Exception):
+    """An item of a bulk send that was read and cannot be sent."""
+
+    def __init__(self, cause: Exception, queue: str) -> None:
+        super().__init__()
+        self.cause, self.queue = cause, queue
+
+    def named(self, place: int) -> Exception:
+        """What the caller is told: which item it is, and why."""
+        cause = self.cause
+        if isinstance(cause, MessageError):
+            named = MessageError(f"item {place}: {cause}", queue=self.queue)
+            named.__cause__ = cause.__cause__
+            return named
+        cause.add_note(f"item {place} of a bulk send to queue {self.queue!r}")
+        return cause
+
+
 @attrs.frozen
 class Sending(QueuePolicy):
     """The part of a queue's policy that sends."""
@@ -57,24 +75,22 @@ class Sending(QueuePolicy):
             chunk: list[NewMessage] = []
             try:
                 self._fill(chunk, iterator, key, most)
-            except MessageError as error:
-                named = MessageError(f"item {len(ids) + len(chunk)}: {error}", queue=self.ref.name)
-                named.__cause__ = error.__cause__
-                stopped = self._stopped(named, ids, unsent=len(chunk) + 1)
+            except _RefusedItem as refused:
+                stopped = self._stopped(refused.named(len(ids) + len(chunk)), ids, len(chunk) + 1)
                 raise stopped from stopped.__cause__
             except Exception as error:  # noqa: BLE001  # of the caller's iterable
-                stopped = self._stopped(error, ids, unsent=len(chunk))
+                stopped = self._stopped(error, ids, len(chunk))
                 raise stopped from stopped.__cause__
             if not chunk:
                 return ids
             try:
-                results = yield from self._send(chunk)
+                results = yield from self._send(chunk, first=len(ids))
             except LeanMQError as error:
-                stopped = self._stopped(error, ids, unsent=len(chunk))
+                stopped = self._stopped(error, ids, len(chunk))
                 raise stopped from stopped.__cause__
             if not _all_stored(results):
                 cause = self._send_error(next(r for r in results if not isinstance(r, str)))
-                raise self._stopped(cause, ids, results)
+                raise self._stopped(cause, ids, results=results)
             ids += results
 
     def _fill(self, chunk: list[NewMessage], items: Iterator[Any], key: Keys, most: int) -> None:
@@ -82,48 +98,58 @@ class Sending(QueuePolicy):
         encode = self.codec.encode
         size = 0
         for item in items:
-            if isinstance(item, Outgoing) or key is not None:
-                message = message_of(self, _outgoing(item, key))
-            else:
-                message = NewMessage(encode(item))
+            try:
+                if isinstance(item, Outgoing) or key is not None:
+                    message = message_of(self, _outgoing(item, key))
+                else:
+                    message = NewMessage(encode(item))
+            except Exception as error:  # noqa: BLE001  # handed on
+                raise _RefusedItem(error, self.ref.name) from None
             chunk.append(message)
             size += len(message.body)
+            if message.terms and message.terms.headers:
+                size += len(message.terms.headers)
             if len(chunk) == most or size >= CHUNK_BYTES:
                 return
 
-    def _send(self, messages: Sequence[NewMessage]) -> Steps[Sequence[SendResult]]:
+    def _send(
+        self, messages: Sequence[NewMessage], *, first: int | None = None
+    ) -> Steps[Sequence[SendResult]]:
         """Send, and send again what was certainly not stored, until time runs out.
 
         Certainly not stored, or stored once at most: what has a dedup id may be sent again
-        even if nobody knows what became of it.
+        even if nobody knows what became of it. Raises only if nothing was stored or may be.
+
+        Args:
+            messages: All of one call.
+            first: The place of the first one among the items of a bulk send.
         """
-        known = yield from self.core.declare(self.ref, self.asked)
-        self.check_sizes(messages, known)
+        known = yield from self.fitting(messages, first)
         patience = self.core.patience()
         results: list[SendResult] = []
         places: Sequence[int] = range(len(messages))
         while True:
             again = messages if not results else [messages[p] for p in places]
-            batch = SendBatch(self.ref, again, known.epoch)
             try:
-                sent: Sent = yield Ask("send", batch)
-            except QueueNotFoundError as error:
-                yield patience.pause(error)
-                yield from self.core.vanished(self.ref, self.asked)
-                known = yield from self.core.declare(self.ref, self.asked)
-                continue
-            except StaleSettingsError as error:
-                yield patience.pause(error)
-                known = yield from self.core.refresh(self.ref)
                 try:
-                    self.check_sizes(again, known)
-                except MessageError as refusal:
-                    if not results:
-                        raise
-                    for place in places:
-                        results[place] = refusal
-                    return results
-                continue
+                    sent: Sent = yield Ask("send", SendBatch(self.ref, again, known.epoch))
+                except QueueNotFoundError as error:
+                    yield patience.pause(error)
+                    yield from self.core.vanished(self.ref, self.asked)
+                    known = yield from self.core.declare(self.ref, self.asked)
+                    continue
+                except StaleSettingsError as error:
+                    yield patience.pause(error)
+                    known = yield from self.core.refresh(self.ref)
+                    self._check_sizes(again, known, None if results else first)
+                    continue
+            except LeanMQError as error:
+                if not results:
+                    raise
+                for place in places:  # what was in doubt, still is
+                    if not _error_at(results, place).unknown:
+                        results[place] = error
+                return results
             if not results:
                 if _all_stored(sent.results):
                     return sent.results
@@ -155,12 +181,25 @@ class Sending(QueuePolicy):
         passing = (ConnectionError, QueueFullError) if block else (ConnectionError,)
         return sorted(known | {p for p, r in enumerate(results) if isinstance(r, passing)})
 
-    def check_sizes(self, messages: Sequence[NewMessage], known: Declared) -> None:
-        """Refuse payloads that are larger than the queue takes."""
+    def fitting(self, messages: Sequence[NewMessage], first: int | None = None) -> Steps[Declared]:
+        """The settings to send by; raises MessageError if a payload is larger than they allow."""
+        known = yield from self.core.declare(self.ref, self.asked)
+        try:
+            self._check_sizes(messages, known, first)
+        except MessageError:  # unless the limit was raised since
+            known = yield from self.core.refresh(self.ref)
+            self._check_sizes(messages, known, first)
+        return known
+
+    def _check_sizes(
+        self, messages: Sequence[NewMessage], known: Declared, first: int | None
+    ) -> None:
         most = known.settings.max_payload_bytes
         for place, message in enumerate(messages):
             if most and len(message.body) > most:
                 which = f"payload {place} of {len(messages)}" if len(messages) > 1 else "payload"
+                if first is not None:
+                    which = f"payload of item {first + place}"
                 raise MessageError(
                     f"the {which} for queue {self.ref.name!r} has {len(message.body):,} bytes, "
                     f"max_payload_bytes is {most:,}; store it elsewhere and send where it is, or "
@@ -184,9 +223,9 @@ class Sending(QueuePolicy):
         self,
         cause: Exception,
         ids: list[str],
-        results: Sequence[SendResult] = (),
-        *,
         unsent: int = 0,
+        *,
+        results: Sequence[SendResult] = (),
     ) -> Exception:
         """What a bulk send raises: its cause itself if nothing is stored or may be."""
         first = len(ids)
@@ -216,7 +255,8 @@ class Sending(QueuePolicy):
 def message_of(policy: QueuePolicy, outgoing: Outgoing[Any]) -> NewMessage:
     """A message as the seam takes it; its errors know the queue."""
     try:
-        return NewMessage(policy.codec.encode(outgoing.data), terms_of(outgoing))
+        terms = terms_of(outgoing, policy.core.clock.time())
+        return NewMessage(policy.codec.encode(outgoing.data), terms)
     except MessageError as error:
         error.queue = policy.ref.name
         raise

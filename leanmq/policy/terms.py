@@ -29,12 +29,12 @@ MAX_MILLISECONDS = 100 * 366 * 86_400_000
 """A hundred years."""
 
 
-def terms_of(outgoing: Outgoing[Any]) -> Terms | None:
-    """The options of a message; None if it has none.
+def terms_of(outgoing: Outgoing[Any], now: float) -> Terms | None:
+    """The options of a message sent ``now`` (seconds since the epoch); None if it has none.
 
-    >>> terms_of(Outgoing("tea", delay=1.5, key="table 7"))
+    >>> terms_of(Outgoing("tea", delay=1.5, key="table 7"), now=0.0)
     Terms(key='table 7', headers=None, label=None, ttl=0, delay=1500, due_at=0, dedup_id=None)
-    >>> terms_of(Outgoing("tea", ttl_seconds=5, delay=10))
+    >>> terms_of(Outgoing("tea", ttl_seconds=5, delay=10), now=0.0)
     Traceback (most recent call last):
     leanmq.errors.MessageError: ttl_seconds=5 ends before delay=10: the message would never ...
     """
@@ -55,11 +55,15 @@ def terms_of(outgoing: Outgoing[Any]) -> Terms | None:
             "give at least a millisecond"
         )
     delay = due_at = 0
+    left = 0
     if isinstance(o.delay, datetime):
         due_at = _moment(o.delay)
+        left = due_at - round(now * 1000)
+        if left > MAX_MILLISECONDS:
+            raise MessageError(f"delay is {o.delay}; a hundred years is the most")
     elif o.delay is not None:
-        delay = _milliseconds(o.delay, "delay")
-    if ttl and delay >= ttl:
+        left = delay = _milliseconds(o.delay, "delay")
+    if ttl and left >= ttl:
         raise MessageError(
             f"ttl_seconds={o.ttl_seconds} ends before delay={o.delay}: the message would never be "
             "handed out; both count from now"
@@ -130,7 +134,7 @@ def _milliseconds(value: Seconds, what: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float | timedelta):
         raise TypeError(f"{what} must be seconds or a timedelta, not {type(value).__name__}")
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if math.isnan(seconds) or seconds < 0:
+    if seconds < 0 or seconds != seconds:  # isnan fails for an int that is too large for a float
         raise MessageError(f"{what} is {value}; it counts seconds from now and cannot be negative")
     if seconds > MAX_MILLISECONDS / 1000:
         raise MessageError(f"{what} is {value}; a hundred years is the most")

@@ -161,8 +161,7 @@ class TransactionLogic:
         batches = []
         for ref, messages in grouped.items():
             for policy in self._policies[ref].values():  # handles may ask for different settings
-                known = yield from self._core.declare(ref, policy.asked)
-            policy.check_sizes(messages, known)
+                known = yield from policy.fitting(messages)
             batches.append(SendBatch(ref, messages, known.epoch))
         return batches
 

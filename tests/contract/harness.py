@@ -30,7 +30,7 @@ from leanmq import (
 )
 from leanmq.api import MessageRefs, Seconds
 from leanmq.backends import memory
-from leanmq.backends.protocol import Capabilities
+from leanmq.backends.protocol import Capabilities, SendBatch
 from leanmq.backends.registry import Options, open_async_backend, open_backend
 from leanmq.backends.streams.keys import GROUP, queue_keys, registry_key
 from tests.contract.composites import AsyncComposedBackend, ComposedBackend, PassThrough, Split
@@ -282,18 +282,32 @@ class Harness:
 
     def client(self, **options: Any) -> Client:
         """A new client of the same storage. Closed after the test."""
+        if self.subject not in COMPOSITES:
+            return self._client({"url": self.url, "prefix": self.prefix} | options)
+        return self._client(self._composed(COMPOSITES[self.subject](), options))
+
+    def watched(self, watch: Callable[[SendBatch], object], **options: Any) -> Client:
+        """A client whose every send is shown to ``watch`` before it is carried out."""
+        plan: Any = COMPOSITES.get(self.subject, PassThrough)()
+        send = plan.send
+
+        def shown(batch: SendBatch) -> Any:
+            watch(batch)
+            return send(batch)
+
+        plan.send = shown
+        return self._client(self._composed(plan, options))
+
+    def _client(self, where: dict[str, Any]) -> Client:
         client: Client
         if self.world == "sync":
-            client = ThreadedClient(LeanMQ(**self._where(options)), self._threads)
+            client = ThreadedClient(LeanMQ(**where), self._threads)
         else:
-            client = AsyncLeanMQ(**self._where(options))
+            client = AsyncLeanMQ(**where)
         self._clients.append(client)
         return client
 
-    def _where(self, options: dict[str, Any]) -> dict[str, Any]:
-        if self.subject not in COMPOSITES:
-            return {"url": self.url, "prefix": self.prefix} | options
-        plan = COMPOSITES[self.subject]()
+    def _composed(self, plan: PassThrough | Split, options: dict[str, Any]) -> dict[str, Any]:
         inner = Options(prefix=self.prefix)
         if self.world == "sync":
             parts = [open_backend(url, None, inner) for url in self._urls]
@@ -321,15 +335,23 @@ class Harness:
         """Delete the keys of a queue, as an eviction or FLUSHALL would."""
         await self._raw("DEL", *queue_keys(self.prefix, name, name).all())
 
-    async def keys(self, name: str = "orders") -> list[str]:
+    async def keys(self, name: str = "orders", slot: str | None = None) -> list[str]:
         """Which keys of a queue exist, the registry among them."""
-        keys = (*queue_keys(self.prefix, name, name).all(), registry_key(self.prefix))
+        keys = (*queue_keys(self.prefix, name, slot or name).all(), registry_key(self.prefix))
         return [key for key in keys if any(await self._raw("EXISTS", key))]
 
     async def consumers(self, name: str) -> int:
         """How many consumer names the server knows of a queue (on its first part)."""
         key = queue_keys(self.prefix, name, name).live.stream
         return len((await self._raw("XINFO", "CONSUMERS", key, GROUP, parts=1))[0])
+
+    async def dedup_ids(self, name: str = "orders") -> int:
+        """How many dedup ids are kept for a queue."""
+        keys = queue_keys(self.prefix, name, name).live
+        scores, known = await self._raw("ZCARD", keys.dedup), await self._raw("HLEN", keys.known)
+        assert scores == known
+        total: int = sum(scores)
+        return total - len(scores)  # each has a placeholder
 
     def advance(self, seconds: float) -> None:
         """Put the clock of a memory server forward (for the rest of the test)."""
@@ -338,6 +360,24 @@ class Harness:
             self._travel = time_machine.travel(time.time(), tick=True)
             self._clock = self._travel.start()
         self._clock.shift(seconds)
+
+    async def pass_time(self, seconds: float) -> None:
+        """Have the servers' clock be ``seconds`` later: it is put forward, or waited for."""
+        if self.topology is None:
+            self.advance(seconds)
+            return
+        goal = await self._server_time() + seconds
+
+        async def later() -> bool:
+            return await self._server_time() > goal
+
+        await eventually(later, within=seconds + 10, what="the later time")
+
+    async def _server_time(self) -> float:
+        """Of one server; all of them are on this machine."""
+        node = self.servers.primary_for(registry_key(self.prefix))
+        now, microseconds = await asyncio.to_thread(self.servers.ask, node, "TIME")
+        return int(now) + int(microseconds) / 1_000_000
 
     async def _raw(self, *command: Any, parts: int | None = None) -> list[Any]:
         """Run a command where the key in its second or third place lives; on every part."""

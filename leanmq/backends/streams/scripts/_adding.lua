@@ -6,7 +6,7 @@
 local function opened(first, epoch, kind)
   local q = {
     stream = KEYS[first], due = KEYS[first + 1], payloads = KEYS[first + 2], meta = KEYS[first + 3],
-    dedup = KEYS[first + 4], known = KEYS[first + 5]
+    dedup = KEYS[first + 4], known = KEYS[first + 5], kind = kind
   }
   local settings = redis.call('HMGET', q.meta, 'epoch', 'len', 'dedup', 'ttl')
   if not settings[1] or redis.call('EXISTS', q.stream) == 0 then
@@ -25,10 +25,15 @@ local function opened(first, epoch, kind)
   return q
 end
 
+-- How a dedup id is kept: dead letters share the keys with their queue, and '~' is a placeholder.
+local function kept(q, dedup_id)
+  return q.kind .. dedup_id
+end
+
 -- The id of the message that this dedup id was first sent with, if it is still remembered.
 local function remembered(q, dedup_id, now)
-  local ends = redis.call('ZSCORE', q.dedup, dedup_id)
-  return ends and tonumber(ends) > now and redis.call('HGET', q.known, dedup_id)
+  local ends = redis.call('ZSCORE', q.dedup, kept(q, dedup_id))
+  return ends and tonumber(ends) > now and redis.call('HGET', q.known, kept(q, dedup_id))
 end
 
 -- Forget what is too old to be remembered: a little more than is added.
@@ -75,8 +80,8 @@ local function add(q, given, now)
     id = redis.call('XADD', q.stream, '*', unpack(fields))
   end
   if dedup_id then
-    redis.call('ZADD', q.dedup, whole(now + q.window), dedup_id)
-    redis.call('HSET', q.known, dedup_id, id)
+    redis.call('ZADD', q.dedup, whole(now + q.window), kept(q, dedup_id))
+    redis.call('HSET', q.known, kept(q, dedup_id), id)
   end
   q.room = q.room - 1
   return id
