@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from itertools import chain
 from typing import Any, Final
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
+from leanmq.backends.pipelines import again, hops, pipeline, shared_out
 from leanmq.backends.single import prove
 from leanmq.backends.streams.calls import Call, Command, Outcome
 from leanmq.backends.urls import Address, Target
-from leanmq.backends.wire import Drop, NodeCall, Steps, redirect, troubles
+from leanmq.backends.wire import Drop, NodeCall, Steps, troubles
 from leanmq.clock import Clock, SystemClock
 from leanmq.errors import ConnectionError, LeanMQError
 
@@ -62,16 +64,17 @@ class ClusterSlots:
     def route(self, call: Call) -> Steps[list[Outcome]]:
         """Run the call on the primary of its slot; raises ConnectionError if it has none."""
         slot = key_slot(call.slot.encode())
-        address = yield from self._locate(slot)
+        yield from self._refresh()
+        address = self._serving(slot)
         if address in self._strikes:
             yield from self._prove_again(address)
         outcomes = yield from self._send(address, call.commands, call)
         asked = [address] * len(outcomes)
         for _ in range(_HOPS):
-            hops = _hops(outcomes, asked)
-            if not hops:
+            redirected = hops(outcomes, asked)
+            if not redirected:
                 break
-            for (target, code), places in hops.items():
+            for (target, code), places in redirected.items():
                 commands = tuple(call.commands[place] for place in places)
                 if code == "MOVED":
                     self._slots[slot] = target
@@ -82,6 +85,21 @@ class ClusterSlots:
                 for place, outcome in zip(places, fresh, strict=True):
                     outcomes[place], asked[place] = outcome, target
         return outcomes
+
+    def route_many(self, calls: Sequence[Call]) -> Steps[list[list[Outcome]]]:
+        """Run the calls, those of one primary at once, then those that were redirected."""
+        yield from self._refresh()
+        slots = [key_slot(call.slot.encode()) for call in calls]
+        results = yield from shared_out(calls, slots, self._serving, self._send_many)
+        yield from again(calls, results, self.route)
+        return results
+
+    def _send_many(self, address: Address, calls: Sequence[Call]) -> Steps[list[list[Outcome]]]:
+        if address in self._strikes:
+            yield from self._prove_again(address)
+        results = yield from pipeline(address, calls)
+        yield from self._note(address, troubles(chain.from_iterable(results)))
+        return results
 
     def _send(
         self, address: Address, commands: tuple[Command, ...], call: Call
@@ -104,13 +122,15 @@ class ClusterSlots:
             self._strikes[address] = self._strikes.get(address, 0) + 1
             yield Drop(address)
 
-    def _locate(self, slot: int) -> Steps[Address]:
+    def _refresh(self) -> Steps[None]:
         if not self._slots or (self._stale and self._now() >= self._read_at + _REREAD):
             try:
                 yield from self._read_map()
             except LeanMQError:
                 if not self._slots:
                     raise  # else the old map may still do; if not, the call will tell
+
+    def _serving(self, slot: int) -> Address:
         address = self._slots[slot]
         if address is None:
             self._stale = True
@@ -169,15 +189,3 @@ def _address(server: list[Any], node: Address) -> Address:
     """A server on the map. One that does not know its own name means the node we asked."""
     host = (server[0] or b"").decode()
     return host if host not in ("", "?") else str(node[0]), int(server[1])
-
-
-def _hops(
-    outcomes: Iterable[Outcome], asked: list[Address]
-) -> dict[tuple[Address, str], list[int]]:
-    """Where to turn to for which commands, by address and by MOVED or ASK."""
-    hops: dict[tuple[Address, str], list[int]] = {}
-    for place, outcome in enumerate(outcomes):
-        target = redirect(outcome, asked[place])
-        if target is not None:
-            hops.setdefault((target, outcome.code), []).append(place)
-    return hops

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
-from leanmq.backends.streams.calls import Call, Outcome
+from leanmq.backends.pipelines import failed
+from leanmq.backends.streams.calls import Call, Outcome, Outcomes
 from leanmq.backends.wire import AsyncWire, Drop, Steps, Wire
 from leanmq.errors import LeanMQError
 
@@ -39,6 +41,10 @@ class Topology(Protocol):
         """Run the call where its slot is; raises a LeanMQError if it was not run at all."""
         ...
 
+    def route_many(self, calls: Sequence[Call]) -> Steps[list[list[Outcome]]]:
+        """Run calls that may go together, each node's at once; raises if none of them was run."""
+        ...
+
 
 class ServerConnection:
     """A topology on a wire, for threads."""
@@ -58,7 +64,14 @@ class ServerConnection:
         try:
             return self._drive(self.topology.route(call))
         except LeanMQError as error:
-            return [error] * len(call.commands)
+            return failed(call, error)
+
+    def run_many(self, calls: Sequence[Call]) -> list[Outcomes]:
+        """What ``run`` would return for each call, by one pipeline to each node."""
+        try:
+            return list(self._drive(self.topology.route_many(calls)))
+        except LeanMQError as error:
+            return [failed(call, error) for call in calls]
 
     def close(self) -> None:
         """Close all sockets, those in use when their call has ended."""
@@ -97,7 +110,14 @@ class AsyncServerConnection:
         try:
             return await self._drive(self.topology.route(call))
         except LeanMQError as error:
-            return [error] * len(call.commands)
+            return failed(call, error)
+
+    async def run_many(self, calls: Sequence[Call]) -> list[Outcomes]:
+        """See ``ServerConnection.run_many``."""
+        try:
+            return list(await self._drive(self.topology.route_many(calls)))
+        except LeanMQError as error:
+            return [failed(call, error) for call in calls]
 
     async def close(self) -> None:
         """See ``ServerConnection.close``."""

@@ -7,6 +7,7 @@ anything only the type is told.
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -72,6 +73,16 @@ _ACCESS_ERRORS: Final = (
     redis_errors.NoPermissionError,
 )
 _CROWD: Final = "max number of clients"
+# And where neither text nor class has it, or the server gave none but ERR: how the text begins.
+_TEXTS: Final[dict[str, str]] = {
+    "invalid username-password pair": "WRONGPASS",
+    "Authentication required": "NOAUTH",
+    "ACL failure in script": "NOPERM",  # Redis from 7.2 on
+    "The user executing the script can't": "NOPERM",  # Redis 7.0
+}
+
+# Where a reply stops to tell users anything: it quotes the command, or names a script by its sum.
+_UNTOLD: Final = re.compile(r", with args beginning with|,? script: [0-9a-f]{40}")
 
 
 def is_reply(error: BaseException) -> bool:
@@ -125,17 +136,26 @@ def troubles(outcomes: Iterable[Outcome]) -> list[LeanMQError]:
 
 
 def _refused(error: Exception, where: str) -> LeanMQError:
-    text = str(error).partition(", with args beginning with")[0][:200].rstrip(".")
-    code = getattr(error, "status_code", None) or _CODES.get(type(error))
-    if code is None:
-        word = text.partition(" ")[0]
-        code = word if word.isupper() else ""
+    text = _UNTOLD.split(str(error), maxsplit=1)[0][:200].strip(". ")
+    code = _code(error, text)
     kind, cure = _REPLIES.get(code, _OTHER)
     if text.startswith(_CROWD):
         kind, cure = _CROWDED
-    elif kind is BackendError and (isinstance(error, _ACCESS_ERRORS) or "ACL failure" in text):
+    elif kind is BackendError and isinstance(error, _ACCESS_ERRORS):
         kind, cure = _ACCESS
+    said = text.removeprefix("ERR ").removeprefix(code).lstrip()
+    text = said if code == "ERR" else f"{code} {said}"
     return kind(f"server {where} refused: {text}; {cure}", code=code)
+
+
+def _code(error: Exception, text: str) -> str:
+    said = text.removeprefix("ERR ")
+    for beginning, code in _TEXTS.items():
+        if said.startswith(beginning):
+            return code
+    told: str | None = getattr(error, "status_code", None) or _CODES.get(type(error))
+    word = text.partition(" ")[0]
+    return told or (word if word.isupper() else "ERR")  # of ERR redis-py 5 leaves no trace
 
 
 def _lost(error: Exception, idempotent: bool, where: str) -> LeanMQError:

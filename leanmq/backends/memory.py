@@ -10,7 +10,7 @@ import asyncio
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import fakeredis
@@ -120,6 +120,10 @@ class MemoryConnection(_Memory):
         """Run the call."""
         return self._opened().run(call)
 
+    def run_many(self, calls: Sequence[Call]) -> list[Outcomes]:
+        """Run the calls."""
+        return [self.run(call) for call in calls]
+
     def close(self) -> None:
         """Let go of the server; the last one to do so ends it."""
         self._close()
@@ -137,6 +141,10 @@ class AsyncMemoryConnection(_Memory):
         """Run the call."""
         await asyncio.sleep(0)
         return self._opened().run(call)
+
+    async def run_many(self, calls: Sequence[Call]) -> list[Outcomes]:
+        """Run the calls."""
+        return [await self.run(call) for call in calls]
 
     async def close(self) -> None:
         """Let go of the server; the last one to do so ends it."""

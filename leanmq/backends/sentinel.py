@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Final
 
 import attrs
 
+from leanmq.backends.pipelines import pipeline
 from leanmq.backends.single import prove
 from leanmq.backends.streams.calls import Call, Command, Outcome
 from leanmq.backends.urls import Address, Target
@@ -77,11 +80,21 @@ class SentinelService:
         """Run the call on the primary; raises ConnectionError if none is found."""
         address = yield from self._locate()
         outcomes = yield NodeCall(address, call.commands, call.idempotent, call.block)
+        yield from self._note(address, outcomes)
+        return outcomes
+
+    def route_many(self, calls: Sequence[Call]) -> Steps[list[list[Outcome]]]:
+        """Run the calls on the primary in one pipeline."""
+        address = yield from self._locate()
+        results = yield from pipeline(address, calls)
+        yield from self._note(address, chain.from_iterable(results))
+        return results
+
+    def _note(self, address: Address, outcomes: Iterable[Outcome]) -> Steps[None]:
         if troubles(outcomes):
             if self._primary is not None and address == self._primary.address:
                 self._doubted = True
             yield Drop(address)
-        return outcomes
 
     def _locate(self) -> Steps[Address]:
         primary = self._primary

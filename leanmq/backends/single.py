@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from itertools import chain
+
+from leanmq.backends.pipelines import pipeline
 from leanmq.backends.streams.calls import Call, Outcome
 from leanmq.backends.urls import Target
 from leanmq.backends.wire import Drop, NodeCall, Steps, troubles
@@ -26,10 +30,19 @@ class SingleServer:
     def route(self, call: Call) -> Steps[list[Outcome]]:
         """Run the call."""
         outcomes = yield NodeCall(self._address, call.commands, call.idempotent, call.block)
+        yield from self._note(outcomes)
+        return outcomes
+
+    def route_many(self, calls: Sequence[Call]) -> Steps[list[list[Outcome]]]:
+        """Run the calls in one pipeline."""
+        results = yield from pipeline(self._address, calls)
+        yield from self._note(chain.from_iterable(results))
+        return results
+
+    def _note(self, outcomes: Iterable[Outcome]) -> Steps[None]:
         if troubles(outcomes):
             # The name may lead to another server now: a failover by DNS, or behind a proxy.
             yield Drop(self._address)
-        return outcomes
 
 
 def prove(outcomes: list[Outcome]) -> None:

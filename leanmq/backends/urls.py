@@ -40,7 +40,7 @@ _SCHEMES: Final[dict[str, tuple[Topology, int, tuple[str, ...]]]] = {
     "redis+cluster": ("cluster", 6379, ("db",)),
     "rediss+cluster": ("cluster", 6379, ("db", *_TLS_OPTIONS)),
 }
-_HOST: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]\s]+))(?::(\d{1,5}))?")
+_HOST: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([\w.-]+))(?::(\d{1,5}))?")
 _BOOLEANS: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _CERT_REQS: Final = ("none", "optional", "required")
 

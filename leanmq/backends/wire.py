@@ -41,7 +41,7 @@ class NodeCall(msgspec.Struct, frozen=True):
     Attributes:
         address: The server to ask.
         commands: See ``Call``; as are ``idempotent`` and ``block`` (at most ``BLOCK_SLICE``).
-        limit: Seconds to wait for a connection and for each reply, if not the usual time.
+        limit: Seconds to wait for a connection and for each reply, if less than usual.
         sentinel: Whether the server is a sentinel, which has an account of its own.
     """
 
@@ -216,7 +216,7 @@ class AsyncWire:
 def _patience(call: NodeCall, timeout: float) -> float:
     if call.block is not None:
         return max(timeout, BLOCK_SLICE + _BLOCK_MARGIN)
-    return call.limit or timeout
+    return timeout if call.limit is None else min(call.limit, timeout)
 
 
 def _home(loop: asyncio.AbstractEventLoop | None = None) -> Home:

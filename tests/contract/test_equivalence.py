@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -380,6 +381,7 @@ def _without_time(info: QueueInfo) -> QueueInfo:
     )  # fmt: skip
 
 
+@pytest.mark.timeout(600)  # Hypothesis looks for a short example for five minutes, if it fails
 def test_memory_answers_as_a_real_server_does() -> None:
     Equivalence.topology = running.get("redis")
     run_state_machine_as_test(

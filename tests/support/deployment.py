@@ -64,6 +64,7 @@ class Deployment(ABC):
         self._folder: Folder | None = None
         self._clients: dict[RedisProcess, redis.Redis] = {}
         self._settings: dict[tuple[RedisProcess, str], str] = {}
+        self._users: set[str] = set()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.processes}>"
@@ -114,13 +115,15 @@ class Deployment(ABC):
         self._folder = None
         self._clients.clear()
         self._settings.clear()
+        self._users.clear()
         self.nodes, self.sentinels = [], []
 
     def heal(self, timeout: float = 30.0) -> None:
         """Undo all faults and wait for full health; takes milliseconds if nothing is broken.
 
         Proxies are reset, frozen processes go on, dead ones are started, settings changed by
-        ``config_set`` are restored, and then replicas must be in sync and all must agree.
+        ``config_set`` are restored, users made by ``set_user`` are deleted, and then replicas
+        must be in sync and all must agree.
         Which node is the primary is left as it is; so are the data, which the tests own.
 
         Raises:
@@ -133,7 +136,8 @@ class Deployment(ABC):
             if process.frozen:
                 process.thaw()
         self._revive_dead()
-        self._restore_settings()
+        self.restore_settings()
+        self._delete_users()
         self._await_health(deadline - time.monotonic())
 
     def complaints(self) -> list[str]:
@@ -153,6 +157,12 @@ class Deployment(ABC):
             process.start(wait=False)
         for process in dead:
             process.wait_ready()
+
+    def restore_settings(self) -> None:
+        """Give the settings that ``config_set`` changed their former values."""
+        for (node, name), value in self._settings.items():
+            self.ask(node, "CONFIG", "SET", name, value)
+        self._settings.clear()
 
     # -- who is who --------------------------------------------------------------------------
 
@@ -328,10 +338,11 @@ class Deployment(ABC):
                     wrong.append(f"{node.name} has the link (status, syncing) {link}")
         return wrong
 
-    def _restore_settings(self) -> None:
-        for (node, name), value in self._settings.items():
-            self.ask(node, "CONFIG", "SET", name, value)
-        self._settings.clear()
+    def _delete_users(self) -> None:
+        for name in self._users:
+            for node in self.nodes:
+                self.ask(node, "ACL", "DELUSER", name)
+        self._users.clear()
 
 
 def _text(answer: Any) -> Any:

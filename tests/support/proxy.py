@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Callable, Collection
-from functools import partial
 from selectors import EVENT_READ
 from typing import Literal, TypeVar
 
@@ -198,7 +197,8 @@ class Proxy:
 
     def _arm(self, match: bytes | None, count: int, *, cut: bool, keep: int) -> Trap:
         trap = Trap(match, count, cut=cut, keep=keep, disarm=self._disarm)
-        self._call(partial(self._traps.append, trap))
+        # Not the method of the list of this moment: a trap that strikes just now replaces it.
+        self._call(lambda: self._traps.append(trap))
         return trap
 
     def _disarm(self, trap: Trap) -> None:

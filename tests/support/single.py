@@ -32,4 +32,11 @@ class SingleTopology(Topology):
 
     def _complaints(self) -> list[str]:
         node = self.nodes[0]
-        return [] if node.ping() else [f"{node!r} does not answer PING: {node.log_tail()}"]
+        if not node.ping():
+            return [f"{node!r} does not answer PING: {node.log_tail()}"]
+        role = self.ask(node, "ROLE")[0]
+        return [] if role == "master" else [f"{node!r} is {role}, not a primary"]
+
+    def _nudge(self) -> None:
+        """Make it a primary again after a test has made it a replica."""
+        self.ask(self.nodes[0], "REPLICAOF", "NO", "ONE")

@@ -163,3 +163,9 @@ class Topology(Deployment):
             before = self.ask(node, "CONFIG", "GET", name)[1]
             self.ask(node, "CONFIG", "SET", name, value)
             self._settings.setdefault((node, name), before)
+
+    def set_user(self, name: str, *rules: str) -> None:
+        """Give all data nodes a user with these ACL rules; ``heal`` deletes it."""
+        self._users.add(name)
+        for node in self.nodes:
+            self.ask(node, "ACL", "SETUSER", name, "reset", "on", *rules)

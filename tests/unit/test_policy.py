@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 from datetime import timedelta
 from typing import Any
 
@@ -77,6 +78,48 @@ def test_a_payload_that_contains_itself_is_refused() -> None:
 
     with pytest.raises(MessageError, match="nested too deeply"):
         encode(loop)
+
+
+# As the bits have it: quiet and signalling, of either sign, and the two infinities.
+NOT_FINITE = [struct.unpack(">d", bytes.fromhex(bits + "0" * 12))[0] for bits in
+              ("7ff8", "fff8", "7ff4", "fff4", "7ff0", "fff0")]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", NOT_FINITE, ids=repr)
+@pytest.mark.parametrize("beside", [None, [], {"a": None}, "null", 2**70, (1, {2})], ids=repr)
+def test_no_number_becomes_null_without_a_word(number: float, beside: Any) -> None:
+    for payload in (number, [beside, number], {"a": {"b": (number,)}, "c": beside}):
+        with pytest.raises(MessageError, match="NaN or Infinity"):
+            encode(payload)
+
+
+def test_null_is_no_suspect_whatever_bits_are_beside_it() -> None:
+    alike = struct.unpack(">q", bytes.fromhex("00cb7ff800000000"))[0]
+
+    for payload in (
+        [None, alike],
+        [None, 2**70],
+        ["null", alike],
+        {"null": {"a": None, "b": alike}},
+    ):
+        assert decode(encode(payload)) == payload
+    assert decode(encode((None, alike, {"t": (1,)}))) == [None, alike, {"t": [1]}]
+
+
+def test_a_string_that_is_refused_is_not_kept_as_the_cause() -> None:
+    with pytest.raises(MessageError, match="surrogate") as refused:
+        encode("hunter2 \ud800")
+
+    assert refused.value.__cause__ is refused.value.__context__ is None
+
+
+def test_what_a_shallow_stack_could_encode_a_deep_one_can_decode() -> None:
+    body = b"[" * 900 + b"]" * 900
+
+    def deeper(levels: int) -> Any:
+        return deeper(levels - 1) if levels else decode(body)
+
+    assert deeper(300) == decode(body)
 
 
 def test_durations_are_seconds() -> None:

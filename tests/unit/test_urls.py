@@ -136,6 +136,8 @@ def test_a_url_that_is_wrong_says_what_and_how_to_mend_it(url: str, names: str) 
     "url",
     [
         "redis://ann:hunter2",  # no host: the password stands where a port belongs
+        "redis://hunter2!",  # no host name
+        "redis://hunter2%21:6379",
         "redis://:hunter2:6379",
         "redis://:hunter2/x@h/0",  # not encoded: the host part ends too early
         "redis://:x/hunter2@h/0",
@@ -157,6 +159,13 @@ def test_no_error_ever_holds_a_password(url: str) -> None:
 
     assert SECRET not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "host", ["h", "10.0.0.1", "a_b-c.example.com", "redis.", "k\u016f\u0148.cz"]
+)
+def test_a_host_has_letters_of_any_alphabet(host: str) -> None:
+    assert parse_url(f"redis://{host}:1").addresses == ((host, 1),)
 
 
 def test_addresses_are_shown_as_people_write_them() -> None:

@@ -1,7 +1,7 @@
 """What an operation asks of a connection, and what it gets back.
 
-Operations (``operations.py``) are generators that yield a ``Call`` or a ``Wait``; the drivers
-(``driver.py``) hand these to a connection. Nothing here does I/O or knows a topology.
+Operations (``operations.py``) are generators that yield a ``Call``, a ``Many`` or a ``Wait``; the
+drivers (``driver.py``) hand these to a connection. Nothing here does I/O or knows a topology.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 
 from leanmq.errors import LeanMQError
 
-__all__ = ["Call", "Command", "Hub", "Outcome", "Outcomes", "Reply", "Wait"]
+__all__ = ["Call", "Command", "Hub", "Many", "Outcome", "Outcomes", "Reply", "Wait"]
 
 Command: TypeAlias = "tuple[str | bytes | int, ...]"
 Reply: TypeAlias = Any
@@ -42,6 +42,23 @@ class Call(msgspec.Struct, frozen=True):
     idempotent: bool
     block: float | None = None
     wakes: tuple[str, ...] = ()
+
+
+class Many(msgspec.Struct, frozen=True):
+    """Calls that need not wait for each other: each node gets its share of them at once.
+
+    They are carried out in no order. Each has outcomes of its own, so that a slot that moves,
+    or a node that is gone, is no trouble for the others.
+
+    Attributes:
+        calls: All idempotent, since one lost reply leaves a whole share in doubt; none blocks.
+    """
+
+    calls: tuple[Call, ...]
+
+    def __post_init__(self) -> None:
+        if not all(call.idempotent and call.block is None for call in self.calls):
+            raise ValueError("calls that go together must be idempotent and must not block")
 
 
 class Hub(Protocol):

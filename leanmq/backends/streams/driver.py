@@ -6,6 +6,7 @@ its topology and knows nothing of queues.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 import attrs
@@ -35,7 +36,7 @@ from leanmq.backends.protocol import (
     Stats,
     Transact,
 )
-from leanmq.backends.streams.calls import Call, Hub, Outcomes
+from leanmq.backends.streams.calls import Call, Hub, Many, Outcomes
 from leanmq.backends.streams.operations import Operation, StreamOperations
 
 __all__ = ["AsyncConnection", "AsyncStreamsBackend", "Connection", "StreamsBackend"]
@@ -59,6 +60,10 @@ class Connection(Protocol):
         """One outcome for each command; trouble is a value, never an exception."""
         ...
 
+    def run_many(self, calls: Sequence[Call]) -> list[Outcomes]:
+        """What ``run`` would return for each call; see ``Many`` for what calls these may be."""
+        ...
+
     def close(self) -> None:
         """Close all sockets."""
         ...
@@ -80,6 +85,10 @@ class AsyncConnection(Protocol):
         """See ``Connection.run``."""
         ...
 
+    async def run_many(self, calls: Sequence[Call]) -> list[Outcomes]:
+        """See ``Connection.run_many``."""
+        ...
+
     async def close(self) -> None:
         """See ``Connection.close``."""
         ...
@@ -99,12 +108,14 @@ class StreamsBackend:
         object.__setattr__(self, "_do", StreamOperations(self.prefix, self.connection.hub, apart))
 
     def _drive(self, operation: Operation[T]) -> T:
-        outcomes: Outcomes | None = None
+        outcomes: Outcomes | list[Outcomes] | None = None
         try:
             while True:
                 step = operation.send(outcomes)
                 if isinstance(step, Call):
                     outcomes = self.connection.run(step)
+                elif isinstance(step, Many):
+                    outcomes = self.connection.run_many(step.calls)
                 else:
                     step.hub.wait(step)
                     outcomes = ()
@@ -188,12 +199,14 @@ class AsyncStreamsBackend:
         object.__setattr__(self, "_do", StreamOperations(self.prefix, self.connection.hub, apart))
 
     async def _drive(self, operation: Operation[T]) -> T:
-        outcomes: Outcomes | None = None
+        outcomes: Outcomes | list[Outcomes] | None = None
         try:
             while True:
                 step = operation.send(outcomes)
                 if isinstance(step, Call):
                     outcomes = await self.connection.run(step)
+                elif isinstance(step, Many):
+                    outcomes = await self.connection.run_many(step.calls)
                 else:
                     await step.hub.wait_async(step)
                     outcomes = ()

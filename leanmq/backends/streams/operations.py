@@ -48,7 +48,7 @@ from leanmq.backends.protocol import (
     Transact,
 )
 from leanmq.backends.streams import replies
-from leanmq.backends.streams.calls import Call, Command, Hub, Outcome, Outcomes, Reply, Wait
+from leanmq.backends.streams.calls import Call, Command, Hub, Many, Outcome, Outcomes, Reply, Wait
 from leanmq.backends.streams.keys import (
     GROUP,
     SCHEMA,
@@ -73,7 +73,7 @@ from leanmq.errors import (
 __all__ = ["DEFAULTS", "Operation", "StreamOperations"]
 
 T = TypeVar("T")
-Operation: TypeAlias = Generator["Call | Wait", Any, T]
+Operation: TypeAlias = Generator["Call | Many | Wait", Any, T]
 
 DEFAULTS = Settings(
     lease=60.0,
@@ -176,18 +176,21 @@ class StreamOperations:
         return result
 
     def list(self, request: ListQueues) -> Operation[Listed]:
-        """The registry, then one look at each queue."""
+        """The registry, then one look at each queue, all those of a node together."""
         registry = registry_key(self.prefix)
         entries = _reply((yield Call((("HGETALL", registry),), registry, idempotent=True)))
-        found: list[tuple[QueueRef, QueueStats]] = []
+        places: list[tuple[QueueRef, QueueKeys]] = []
         for name, entry in sorted(replies.pairs(entries)):
             keys = queue_keys(self.prefix, name.decode(), replies.tag(entry))
-            for ref in (QueueRef(name.decode()), QueueRef(name.decode(), dead=True)):
-                outcomes = yield _look(keys.of(ref))
-                try:
-                    found.append((ref, _stats(outcomes, ref.name, keys.tag)))
-                except QueueNotFoundError:  # an entry that was not completed, or is being deleted
-                    continue
+            places += [(QueueRef(name.decode(), dead), keys) for dead in (False, True)]
+        looks = tuple(_look(keys.of(ref)) for ref, keys in places)
+        answers = (yield Many(looks)) if looks else []
+        found: list[tuple[QueueRef, QueueStats]] = []
+        for (ref, keys), outcomes in zip(places, answers, strict=True):
+            try:
+                found.append((ref, _stats(outcomes, ref.name, keys.tag)))
+            except QueueNotFoundError:  # an entry that was not completed, or is being deleted
+                continue
         return Listed(found)
 
     def send(self, batch: SendBatch) -> Operation[Sent]:
@@ -383,8 +386,7 @@ class StreamOperations:
     def _receive(self, request: Receive, wait: float) -> Operation[Exchanged]:
         keys = yield from self._stream(request.queue)
         if request.brisk and not request.recover:
-            # Without the script: half the work for the server while new messages abound.
-            result = yield from self._read(keys, request)
+            result = yield from self._brisk(keys, request)
             if result.deliveries:
                 return result
         seen = self.hub.version(keys.stream) if self.hub else 0
@@ -413,27 +415,33 @@ class StreamOperations:
             return result
         if wait < 0.001:  # BLOCK 0 would be for ever
             return result
-        return (yield from self._read(keys, request, block=wait))
+        # What comes now was sent, or fell due, this moment: it has not expired yet.
+        blocking = (*_read(request), "BLOCK", _milliseconds(wait), "STREAMS", keys.stream, ">")
+        outcomes = yield Call((blocking,), keys.stream, idempotent=True, block=wait)
+        fresh = replies.entries(_value(outcomes[0], request.queue.name))
+        return replies.read(fresh, request, result.lease)
 
-    def _read(
-        self, keys: StreamKeys, request: Receive, *, block: float | None = None
-    ) -> Operation[Exchanged]:
-        """Read new messages without the script; if ``block``, wait for them in the server."""
-        waiting = () if block is None else ("BLOCK", _milliseconds(block))
-        read = ("XREADGROUP", "GROUP", GROUP, request.consumer, "COUNT", request.count, *waiting)
+    def _brisk(self, keys: StreamKeys, request: Receive) -> Operation[Exchanged]:
+        """Read new messages without the script: half the work for the server."""
         commands = (
-            (*read, "STREAMS", keys.stream, ">"),
+            (*_read(request), "STREAMS", keys.stream, ">"),
             ("HMGET", keys.meta, "lease", "ttl"),
-            ("TIME",),
         )
-        outcomes = yield Call(commands, keys.stream, idempotent=True, block=block)
-        fresh, meta, time = (_value(o, request.queue.name) for o in outcomes)
-        if not meta[0]:
-            return Exchanged()  # just deleted: the script will tell
-        result, expired = replies.read(fresh, request.consumer, meta, time, dead=request.queue.dead)
-        if expired:
-            yield from self._on_held(request.queue, "ack", expired)
-        return result
+        outcomes = yield Call(commands, keys.stream, idempotent=True)
+        reply, (lease, has_ttl) = (_value(o, request.queue.name) for o in outcomes)
+        fresh = replies.entries(reply)
+        if not (fresh and lease):  # without a lease: just deleted, the script will tell
+            return Exchanged()
+        if has_ttl:
+            time = _reply((yield Call((("TIME",),), keys.stream, idempotent=True)))
+            fresh, expired = replies.unexpired(fresh, request.consumer, time)
+            if expired:
+                yield from self._on_held(request.queue, "ack", expired)
+        return replies.read(fresh, request, int(lease) / 1000)
+
+
+def _read(request: Receive) -> Command:
+    return ("XREADGROUP", "GROUP", GROUP, request.consumer, "COUNT", request.count)
 
 
 def _milliseconds(seconds: float) -> int:

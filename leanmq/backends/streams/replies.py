@@ -16,6 +16,7 @@ from leanmq.backends.protocol import (
     Failure,
     Held,
     QueueStats,
+    Receive,
     Settings,
     Standing,
     State,
@@ -28,6 +29,7 @@ __all__ = [
     "by_delivery",
     "declared",
     "dropped",
+    "entries",
     "entry_of",
     "is_id",
     "lease",
@@ -44,6 +46,7 @@ __all__ = [
     "stats",
     "stored_settings",
     "tag",
+    "unexpired",
     "wait_hint",
 ]
 
@@ -83,7 +86,7 @@ def parse_rest(rest: str) -> tuple[str, str]:
 
 
 def is_id(text: str) -> bool:
-    """Whether a message can be called so: entry ids, and d1, d2, ... if it was sent delayed."""
+    """Whether a message can be called so: an entry's id, or d and digits if it was sent delayed."""
     return _ID.match(text) is not None
 
 
@@ -163,32 +166,33 @@ def wait_hint(reply: Reply) -> float | None:
     return None if milliseconds < 0 else milliseconds / 1000
 
 
-def read(
-    fresh: Reply, consumer: str, meta: Reply, time: Reply, *, dead: bool
-) -> tuple[Exchanged, list[Held]]:
-    """The deliveries of a plain read of one stream, and those that had expired by then.
+def entries(reply: Reply) -> Sequence[Reply]:
+    """The entries of the one stream that XREADGROUP was asked about."""
+    found: Sequence[Reply] = reply[0][1] if reply else ()
+    return found
 
-    Args:
-        fresh: What XREADGROUP answered.
-        meta: Lease in ms, and whether any message has a time to live.
-        time: Of the server, as TIME tells it.
-    """
-    entries: Sequence[Reply] = fresh[0][1] if fresh else ()
-    lease = int(meta[0]) / 1000
+
+def read(fresh: Sequence[Reply], request: Receive, lease: float) -> Exchanged:
+    """The deliveries of a plain read."""
+    deliveries = _fresh(fresh, request.consumer, request.queue.dead)
+    return Exchanged((), deliveries, lease=lease)
+
+
+def unexpired(fresh: Sequence[Reply], consumer: str, time: Reply) -> tuple[list[Reply], list[Held]]:
+    """Those of the entries just read that had not expired at ``time`` (as TIME tells it), and
+    the others as held messages."""
+    now = int(time[0]) * 1000 + int(time[1]) // 1000
+    alive: list[Reply] = []
     expired: list[Held] = []
-    if meta[1] and entries:
-        now = int(time[0]) * 1000 + int(time[1]) // 1000
-        alive = []
-        for entry, fields in entries:
-            known = dict(zip(fields[::2], fields[1::2], strict=False))
-            if b"x" in known and int(known[b"x"]) <= now:
-                name = entry.decode()
-                life = known[b"i"].decode() if b"i" in known else name
-                expired.append(Held(life, receipt(name, 1, consumer)))
-            else:
-                alive.append((entry, fields))
-        entries = alive
-    return Exchanged((), _fresh(entries, consumer, dead), lease=lease), expired
+    for entry, fields in fresh:
+        known = dict(zip(fields[::2], fields[1::2], strict=False))
+        if b"x" in known and int(known[b"x"]) <= now:
+            name = entry.decode()
+            life = known[b"i"].decode() if b"i" in known else name
+            expired.append(Held(life, receipt(name, 1, consumer)))
+        else:
+            alive.append((entry, fields))
+    return alive, expired
 
 
 def peeked(reply: Reply, *, dead: bool) -> list[Stored]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import pytest
 import redis
 
-from tests.support import binary
+from tests.support import binary, states
 from tests.support.servers import (
     ClusterTopology,
     SentinelTopology,
@@ -86,6 +88,47 @@ def test_changed_settings_are_restored(single: SingleTopology) -> None:
     assert single.ask(node, "CONFIG", "GET", "maxmemory") == ["maxmemory", "6000000"]
     single.heal()
     assert single.ask(node, "CONFIG", "GET", "maxmemory") == ["maxmemory", "0"]
+
+
+def test_users_are_forgotten_and_a_replica_is_a_primary_again(single: SingleTopology) -> None:
+    node = single.nodes[0]
+    single.set_user("ann", ">pw", "+@all", "~*")
+    single.set_user("ann", "-@all")
+    single.ask(node, "REPLICAOF", "127.0.0.1", 1)
+    assert single.ask(node, "ACL", "USERS") == ["ann", "default"]
+
+    single.heal()
+
+    assert single.ask(node, "ACL", "USERS") == ["default"]
+    assert single.ask(node, "ROLE")[0] == "master"
+
+
+@pytest.mark.parametrize(
+    ("enter", "refusal"),
+    [
+        (states.out_of_memory, "command not allowed when used memory"),
+        (lambda single: states.lonely(single, "k"), "NOREPLICAS"),
+        (lambda single: states.failing_saves(single, "k"), "MISCONF"),
+        (lambda single: states.busy(single, "k"), "BUSY"),
+        (states.replica, "read only replica"),
+        (states.loading, "loading the dataset"),
+        (states.crowded, "max number of clients"),
+    ],
+)
+def test_a_state_lasts_as_long_as_its_block(
+    single: SingleTopology,
+    connect: Connect,
+    enter: Callable[[SingleTopology], AbstractContextManager[None]],
+    refusal: str,
+) -> None:
+    client = connect(single.proxies[0])
+    client.close()
+
+    with enter(single), pytest.raises(redis.RedisError, match=refusal):
+        client.set("k", "v")
+
+    assert client.set("k", "v")
+    assert single.complaints() == []
 
 
 def test_commands_are_counted(single: SingleTopology, connect: Connect) -> None:

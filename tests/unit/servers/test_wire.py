@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import pytest
 import redis
@@ -209,3 +210,20 @@ def test_the_proxy_is_fast_and_rests_when_nothing_happens(
     used = time.process_time()
     threading.Event().wait(0.2)
     assert time.process_time() - used < 0.05
+
+
+def test_a_trap_that_is_set_while_another_strikes_is_not_lost(
+    single: SingleTopology, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = single.proxies[0]
+    call = proxy._call
+
+    def struck_meanwhile(work: Callable[[], Any]) -> Any:
+        proxy._traps = []  # as the hub's thread does when a trap has struck
+        return call(work)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(proxy, "_call", struck_meanwhile)
+        trap = proxy.cut_next_request(b"APPEND")
+
+    assert proxy._traps == [trap]

@@ -24,6 +24,7 @@ for i = 1, #ARGV, 2 do
       local now, old = now_ms(), tonumber(old_lease)
       if before[1] and now < tonumber(before[2]) then old = math.max(old, tonumber(before[1])) end
       redis.call('HSET', meta, 'old_lease', whole(old), 'old_until', whole(now + old))
+      redis.call('HDEL', meta, 'sweep_q', 'sweep_d') -- leases may end sooner than was known
     end
   end
 end
