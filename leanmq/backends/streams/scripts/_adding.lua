@@ -69,8 +69,9 @@ local function add(q, given, now)
   end
   local id
   if at > now then
-    -- With the time: dead letters change queues, and a queue that is made again counts anew.
-    id = 'd' .. whole(now) .. string.format('%06d', redis.call('HINCRBY', q.meta, 'delayed', 1) % 1000000)
+    -- With the time: dead letters change queues, and a queue that is made again counts anew. In
+    -- the order of sending, also as text: that is how a sorted set orders what is due at once.
+    id = string.format('d%.0f%06.0f', now, redis.call('HINCRBY', q.meta, 'delayed', 1) % 1000000)
     fields[#fields + 1] = 'i'
     fields[#fields + 1] = id
     fields[#fields + 1] = 't'
