@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeGuard
 
 import attrs
@@ -68,6 +68,11 @@ class Sending(QueuePolicy):
 
     def send_many(self, items: Iterable[Any], key: Keys = None) -> Steps[list[str]]:
         """Store many, chunk by chunk: one unconfirmed chunk at a time keeps their order."""
+        if isinstance(items, str | bytes | Mapping):
+            raise TypeError(
+                f"send_messages takes an iterable of payloads, and each part of this "
+                f"{type(items).__name__} would be one; give a list, or use send_message"
+            )
         ids: list[str] = []
         iterator = iter(items)
         most = min(CHUNK, (yield from self.core.open()).max_batch)

@@ -22,7 +22,7 @@ from leanmq import (
     ServerStateError,
 )
 from leanmq.backends.streams.keys import queue_keys
-from tests.contract.harness import SERVERS, Harness, drain, eventually
+from tests.contract.harness import SERVERS, Client, Harness, drain, eventually
 from tests.support import states
 from tests.support.topology import Topology
 
@@ -101,6 +101,18 @@ async def test_a_server_without_memory_takes_no_messages_and_gives_those_that_it
 
     await queue.send_message("room again")
     assert {m.data for m in await drain(queue, 3)} == {"again", "held", "room again"}
+
+
+@pytest.mark.on("redis", "sentinel", "cluster")
+async def test_a_queue_that_cannot_be_made_says_so(mq: Client, harness: Harness) -> None:
+    await mq.ping()
+
+    with states.out_of_memory(harness.servers):
+        async with refused(QueueFullError, "OOM", "consume faster", "maxmemory"):
+            await mq.queue("orders").send_message("first")
+
+    await mq.queue("orders").send_message("later")
+    assert [m.data for m in await drain(mq.queue("orders"), 1)] == ["later"]
 
 
 async def test_a_bulk_send_that_fills_the_server_tells_what_is_stored(

@@ -133,7 +133,8 @@ class StreamOperations:
         register = ("HSETNX", registry, request.name, entry)
         look = ("HGET", registry, request.name)
         outcomes = yield Call((register, look), registry, idempotent=True)
-        tag = self._tags[request.name] = replies.tag(_value(outcomes[1], request.name))
+        _, found = (_value(outcome, request.name) for outcome in outcomes)
+        tag = self._tags[request.name] = replies.tag(found)
         keys = queue_keys(self.prefix, request.name, tag)
         asked = attrs.asdict(request.settings)
         wanted = {k: v if v is not None else getattr(DEFAULTS, k) for k, v in asked.items()}
