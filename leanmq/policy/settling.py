@@ -167,7 +167,7 @@ class Settling(QueuePolicy):
             try:
                 answer: Exchanged | Extended | Redriven = yield Ask(method, request)
             except ConnectionError as error:
-                doubt = doubt or error.unknown
+                doubt = doubt or error.in_doubt
                 yield patience.pause(error)
             except QueueNotFoundError as error:
                 if target is not None:  # one of the two was deleted: which one, nobody says

@@ -64,7 +64,7 @@ async def refused(
             yield
     error = caught.value
     assert type(error) is kind
-    assert (error.code, error.queue, error.unknown) == (code, queue, False)
+    assert (error.code, error.queue, error.in_doubt) == (code, queue, False)
     assert error.retryable is (kind is not AccessError)
     text = str(error)
     told = " <- ".join(map(str, chain_of(error)))
@@ -129,7 +129,7 @@ async def test_a_bulk_send_that_fills_the_server_tells_what_is_stored(
 
     error = stopped.value
     assert list(error.confirmed) == list(range(500))
-    assert (error.unknown_items, error.unsent) == ((), tuple(range(500, 600)))
+    assert (error.unknown, error.unsent) == ((), tuple(range(500, 600)))
     assert type(error.__cause__) is QueueFullError
     harness.servers.restore_settings()
     await queue.send_messages(range(500, 600))

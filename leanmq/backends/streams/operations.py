@@ -273,7 +273,7 @@ class StreamOperations:
             for settlement in request.settle:
                 settled.append((yield from self._settle(settlement)))
         except LeanMQError as error:
-            error.unknown = error.unknown or bool(settled)
+            error.in_doubt = error.in_doubt or bool(settled)
             raise
         if not request.receive:
             return Exchanged(settled)
@@ -374,7 +374,7 @@ class StreamOperations:
                     wakes=wakes,
                 )
             except LeanMQError as error:
-                error.unknown = error.unknown or number > 0  # those before it are done
+                error.in_doubt = error.in_doubt or number > 0  # those before it are done
                 raise
             lease = replies.lease(reply)
             found = replies.standings(reply)
