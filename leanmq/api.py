@@ -6,7 +6,7 @@ is a queue of orders and bare ``Queue`` takes anything that JSON can hold.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import datetime, timedelta
 from typing import (
@@ -136,7 +136,11 @@ class Outgoing(msgspec.Struct, Generic[T], frozen=True):
 
 
 MessageRefs: TypeAlias = "str | Message[Any] | Iterable[str | Message[Any]]"
-"""Which messages: an id, a message, or an iterable of them. A bare string is one id."""
+"""Which messages: an id, a message, or an iterable of them. A bare string is one id.
+
+A message that was received stands for its delivery: once that is settled or lost, it names
+nothing. An id names a message that this client holds, or that nobody holds.
+"""
 
 
 class QueueInfo(msgspec.Struct, frozen=True):
@@ -277,7 +281,9 @@ class Queue(Protocol[T]):
         """
         ...
 
-    def consume(self, *, count: int = 10, timeout: Seconds | None = None) -> Iterator[Message[T]]:
+    def consume(
+        self, *, count: int = 10, timeout: Seconds | None = None
+    ) -> Generator[Message[T], None]:
         """Messages one by one, received in batches, waiting for more.
 
         Leases of those received but not yet yielded are renewed in time; when the loop ends
@@ -293,9 +299,10 @@ class Queue(Protocol[T]):
     def processing(self, message: Message[T]) -> AbstractContextManager[T]:
         """Work on a message: ``with queue.processing(message) as data``.
 
-        At the end of the block the message is acknowledged. An exception has it retried,
-        counted, with the exception's text among its ``failures``, and propagates. What is no
-        error of the message (Ctrl-C, cancellation) gives it back, uncounted.
+        At the end of the block the message is acknowledged, unless you settled it there. An
+        exception has it retried, counted, with the exception's text among its ``failures``, and
+        propagates. What is no error of the message (Ctrl-C, cancellation) gives it back,
+        uncounted.
         """
         ...
 
@@ -349,7 +356,8 @@ class Queue(Protocol[T]):
     ) -> int:
         """Send dead letters back to their queue, or to another, each in one atomic step.
 
-        Their deliveries are counted anew; their ids stay.
+        Their deliveries are counted anew; their ids stay. Only where another queue happens to have
+        a message of the same id, one gets a new id.
 
         Args:
             messages: Dead letters: those that you received, or ids of those that nobody holds.
@@ -469,7 +477,7 @@ class AsyncQueue(Protocol[T]):
 
     def consume(
         self, *, count: int = 10, timeout: Seconds | None = None
-    ) -> AsyncIterator[Message[T]]:
+    ) -> AsyncGenerator[Message[T], None]:
         """See ``Queue.consume``. After ``break``, what was not yielded is given back when the
         iterator is closed: use ``contextlib.aclosing``, or leave it to the event loop."""
         ...

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 from leanmq.backends.streams.calls import Command
@@ -49,6 +51,19 @@ class Lines:
         self._settings = settings
         self._idle: dict[Key, list[Line]] = {}
         self._closed = False
+
+    def __del__(self) -> None:
+        """In a forked child: take care that the lines it inherited are collected unnoticed.
+
+        asyncio would take their sockets out of the epoll set that the child shares with its
+        parent, whose loop would then see no reply. A socket that is closed here, and so in the
+        child alone, is out of the child's reach.
+        """
+        for (_, _, (pid, loop)), lines in self._idle.items():
+            if loop is not None and pid != os.getpid():
+                for line in lines:
+                    with suppress(Exception):
+                        line._writer.get_extra_info("socket")._sock.close()
 
     def idle(self, key: Key) -> list[Line]:
         """The idle lines of a key, to pop from.

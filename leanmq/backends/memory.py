@@ -70,14 +70,19 @@ class MemoryServer:
 
 
 _named: weakref.WeakValueDictionary[str, MemoryServer] = weakref.WeakValueDictionary()
-_named_lock = threading.Lock()
+_locks: dict[int, threading.Lock] = {}
+
+
+def _making() -> threading.Lock:
+    """Held while a server is made. One a process: what a fork inherits may be held for ever."""
+    return _locks.setdefault(os.getpid(), threading.Lock())
 
 
 def server(name: str) -> MemoryServer:
     """The server of ``memory://name``: the one that is open, or a new one."""
     if not name:
         return MemoryServer()
-    with _named_lock:
+    with _making():
         server = _named.get(name)
         if server is None or server.pid != os.getpid():
             server = _named[name] = MemoryServer()
@@ -104,9 +109,9 @@ class _Memory:
         return server
 
     def _close(self) -> None:
-        if self._server is not None:
-            self._server.hub.wake_all()
-            self._server = None
+        server, self._server = self._server, None
+        if server is not None and server.pid == os.getpid():  # in a fork nobody waits
+            server.hub.wake_all()
 
 
 class MemoryConnection(_Memory):

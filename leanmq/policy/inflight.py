@@ -70,11 +70,11 @@ class InFlight:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._lock = threading.Lock()
+        self._forks: dict[int, threading.Lock] = {}
         self._reset()
 
     def _reset(self) -> None:
-        self._pid = os.getpid()
-        self._client = f"{self._pid:x}-{secrets.token_hex(6)}"
+        self._client = f"{os.getpid():x}-{secrets.token_hex(6)}"
         self._lanes = 0
         self._free: list[str] = []
         self._dirty: dict[QueueRef, OrderedDict[str, float]] = {}
@@ -87,13 +87,17 @@ class InFlight:
         self._waiting_since: float | None = None
         self._starved = False
         self._calm: dict[QueueRef, float] = {}
+        self._pid = os.getpid()  # last: from now on no thread waits for us
 
     def _check_process(self) -> None:
         # A forked child starts with names and a table of its own; what it inherited is the
         # parent's. The lock may have been held by a thread that does not exist here.
-        if os.getpid() != self._pid:
-            self._lock = threading.Lock()
-            self._reset()
+        pid = os.getpid()
+        if pid != self._pid:
+            with self._forks.setdefault(pid, threading.Lock()):
+                if pid != self._pid:
+                    self._lock = threading.Lock()
+                    self._reset()
 
     def __len__(self) -> int:
         """How many messages are leased to this client."""
@@ -201,6 +205,12 @@ class InFlight:
             table = self._tables.get(queue, {})
             self._take_out(table, self._known(table, messages))
 
+    def forget_all(self, queue: QueueRef) -> None:
+        """Nothing of this queue is held any more: it was purged, or deleted."""
+        with self._lock:
+            table = self._tables.get(queue, {})
+            self._take_out(table, list(table))
+
     def renew(self, queue: QueueRef, messages: Sequence[Held], lease: float) -> None:
         """The leases of these begin anew."""
         with self._lock:
@@ -216,12 +226,16 @@ class InFlight:
 
     @staticmethod
     def _known(table: dict[str, Batch], messages: Iterable[Held]) -> list[str]:
-        """The ids of those that are held by these very receipts, not by newer ones."""
+        """The ids of those that are held by these very receipts, not by newer ones.
+
+        Newer ones may be equal: what one thread has released, another may receive as the same
+        delivery on the same lane, before the first has heard that it is released.
+        """
         return [
             message.id
             for message in messages
             if (batch := table.get(message.id)) is not None
-            and batch.receipts[message.id] == message.receipt
+            and batch.receipts[message.id] is message.receipt
         ]
 
     def _enter(self, table: dict[str, Batch], batch: Batch) -> None:

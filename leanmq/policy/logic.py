@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import attrs
 from msgspec.structs import replace
 
 from leanmq.api import Message, QueueInfo, Seconds
-from leanmq.backends.protocol import Drop, Dropped
+from leanmq.backends.protocol import Drop, Dropped, Held, QueueRef, Settings, Verb
 from leanmq.errors import ConnectionError, CrossSlotError, QueueError
 from leanmq.policy.core import info_of
 from leanmq.policy.names import check_count, check_name, wait_of
@@ -17,7 +17,10 @@ from leanmq.policy.sending import Sending
 from leanmq.policy.settling import Settling
 from leanmq.policy.steps import Ask, Steps
 
-__all__ = ["QueueLogic", "destination_of", "logic_of"]
+__all__ = ["QueueLogic", "Waiting", "destination_of", "logic_of"]
+
+Waiting: TypeAlias = "list[tuple[Message[Any], Held]]"
+"""Messages that were received and not yet handed to the user, and how they are held."""
 
 
 @attrs.frozen
@@ -30,7 +33,13 @@ class QueueLogic(Sending, Receiving, Settling):
         check_count(count)
         wait_of(True, timeout)
 
-    def keep(self, waiting: list[Message[Any]]) -> Steps[list[Message[Any]]]:
+    def batch(self, count: int, timeout: Seconds | None) -> Steps[Waiting]:
+        """Receive messages that wait for their turn, with their receipts."""
+        messages = yield from self.receive(count, True, timeout)
+        held = self.core.inflight.held(self.ref, [message.id for message in messages])
+        return list(zip(messages, held, strict=True))
+
+    def keep(self, waiting: Waiting) -> Steps[Waiting]:
         """Received messages whose turn has not come, without those that were lost meanwhile.
 
         Once half of the lease has passed, it is renewed.
@@ -38,16 +47,39 @@ class QueueLogic(Sending, Receiving, Settling):
         clock = self.core.clock
         known = yield from self.core.declare(self.ref, self.asked)
         lease = known.settings.lease or 0.0
-        if waiting[0].lease_until - clock.time() > lease / 2:
-            return waiting
-        yield from self.extend(waiting)
-        held = self.core.inflight.held(self.ref, [message.id for message in waiting])
+        if waiting[0][0].lease_until - clock.time() > lease / 2:
+            return waiting if self._ours(waiting[:1]) else waiting[1:]
+        yield from self.extend([message for message, _ in self._ours(waiting)])
         until = clock.time() + lease
         return [
-            replace(message, lease_until=until)
-            for message, still in zip(waiting, held, strict=True)
-            if still.receipt is not None
+            (replace(message, lease_until=until), held) for message, held in self._ours(waiting)
         ]
+
+    def give_back(self, waiting: Waiting) -> Steps[None]:
+        """Release what waits for its turn no more."""
+        ours = [message for message, _ in self._ours(waiting)]
+        if ours and not self.core.closed:
+            yield from self.settle(Verb.RELEASE, ours)
+
+    def begin(self, message: Message[Any]) -> Held:
+        """How a message is held when the work on it begins."""
+        return self.core.inflight.held(self.ref, [message.id])[0]
+
+    def finish(
+        self, verb: Verb, message: Message[Any], begun: Held, *, reason: str = ""
+    ) -> Steps[bool]:
+        """Settle what was worked on, unless that was done on the way; false if it was lost."""
+        now = self.begin(message)
+        if now.receipt is None and begun.receipt is not None:
+            return True
+        if now != begun:  # a sibling has it
+            return False
+        return bool((yield from self.settle(verb, message, reason=reason)))
+
+    def _ours(self, waiting: Waiting) -> Waiting:
+        """Those still held by the same receipts: a sibling may have received one meanwhile."""
+        now = self.core.inflight.held(self.ref, [message.id for message, _ in waiting])
+        return [pair for pair, held in zip(waiting, now, strict=True) if held == pair[1]]
 
     def declare(self) -> Steps[None]:
         """Make it, or compare its settings."""
@@ -73,7 +105,7 @@ class QueueLogic(Sending, Receiving, Settling):
                 dropped: Dropped = yield Ask("drop", Drop(self.ref.name, delete_dlq))
                 break
             except ConnectionError as error:
-                doubt = doubt or error.unknown
+                doubt = doubt or error.in_doubt
                 yield patience.pause(error)
         if dropped.dead_letters:
             raise QueueError(
@@ -82,13 +114,18 @@ class QueueLogic(Sending, Receiving, Settling):
                 queue=self.ref.name,
             )
         self.core.forget(self.ref)
+        self.core.inflight.forget_all(self.ref)
+        self.core.inflight.forget_all(QueueRef(self.ref.name, True))
         return dropped.existed or doubt  # an earlier try may have deleted it
 
 
-def destination_of(origin: QueueLogic, queue: object) -> str | None:
-    """The name of the queue where dead letters shall go; None is their own."""
-    if queue is None or isinstance(queue, str):
-        return None if queue is None else check_name(queue, "destination_queue")
+def destination_of(origin: QueueLogic, queue: object) -> QueueLogic | None:
+    """The queue where dead letters shall go; None is their own."""
+    if queue is None:
+        return None
+    if isinstance(queue, str):
+        ref = QueueRef(check_name(queue, "destination_queue"))
+        return QueueLogic(origin.core, ref, Settings())
     logic = logic_of(queue)
     assert isinstance(logic, QueueLogic)
     if logic.core is not origin.core:
@@ -103,7 +140,7 @@ def destination_of(origin: QueueLogic, queue: object) -> str | None:
             f"destination_queue is the dead letter queue of {logic.ref.name!r}; name a queue",
             queue=origin.ref.name,
         )
-    return logic.ref.name
+    return logic
 
 
 def logic_of(queue: object) -> QueueLogic | str:

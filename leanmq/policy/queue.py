@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Generic, TypeVar
 
@@ -18,8 +18,8 @@ from leanmq.api import (
 )
 from leanmq.backends.protocol import Backend, QueueRef, State, Verb
 from leanmq.errors import ClosedError
-from leanmq.policy.logic import QueueLogic, destination_of
-from leanmq.policy.processing import failed, lease_lost
+from leanmq.policy.logic import QueueLogic, Waiting, destination_of
+from leanmq.policy.processing import failed, kept_back, lease_lost, text_of
 from leanmq.policy.steps import drive
 
 __all__ = ["QueueHandle"]
@@ -89,28 +89,30 @@ class QueueHandle(Generic[T]):
         """See ``leanmq.Queue.get_messages``."""
         return drive(self._logic.receive(count, block, timeout), self._backend)
 
-    def consume(self, *, count: int = 10, timeout: Seconds | None = None) -> Iterator[Message[T]]:
+    def consume(
+        self, *, count: int = 10, timeout: Seconds | None = None
+    ) -> Generator[Message[T], None]:
         """See ``leanmq.Queue.consume``."""
         self._logic.check_consume(count, timeout)
         return self._consume(count, timeout)
 
-    def _consume(self, count: int, timeout: Seconds | None) -> Iterator[Message[T]]:
-        waiting: list[Message[T]] = []
+    def _consume(self, count: int, timeout: Seconds | None) -> Generator[Message[T], None]:
+        waiting: Waiting = []
         try:
             while True:
                 if waiting:
                     waiting = drive(self._logic.keep(waiting), self._backend)
                 else:
-                    waiting = self.get_messages(count, True, timeout)
+                    waiting = drive(self._logic.batch(count, timeout), self._backend)
                     if not waiting and timeout is not None:
                         return
                 if waiting:
-                    yield waiting.pop(0)
+                    yield waiting.pop(0)[0]
         except ClosedError:
             return
         finally:
-            if waiting and not self._logic.core.closed:
-                self.release_messages(waiting)
+            with kept_back(self.name, len(waiting)):
+                drive(self._logic.give_back(waiting), self._backend)
 
     def processing(self, message: Message[T]) -> AbstractContextManager[T]:
         """See ``leanmq.Queue.processing``."""
@@ -118,17 +120,22 @@ class QueueHandle(Generic[T]):
 
     @contextmanager
     def _processing(self, message: Message[T]) -> Iterator[T]:
+        logic, backend = self._logic, self._backend
+        begun = logic.begin(message)
         try:
             yield message.data
         except Exception as error:
             with failed(self.name, message, error):
-                self.retry_messages(message, reason=f"{type(error).__name__}: {error}")
+                reason = text_of(error)
+                steps = logic.finish(Verb.RETRY, message, begun, reason=reason)
+                drive(steps, backend)
             raise
         except BaseException as error:
             with failed(self.name, message, error):
-                self.release_messages(message)
+                steps = logic.finish(Verb.RELEASE, message, begun)
+                drive(steps, backend)
             raise
-        if not self.acknowledge_messages(message):
+        if not drive(logic.finish(Verb.ACKNOWLEDGE, message, begun), backend):
             lease_lost(self.name, message)
 
     def acknowledge_messages(self, messages: MessageRefs) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, Literal
 
 import attrs
+from msgspec.structs import replace
 
 from leanmq.api import Message, Seconds, StoredMessage
 from leanmq.backends.protocol import (
@@ -100,6 +101,8 @@ class Receiving(QueuePolicy):
                 inflight.saw_suspects(result.suspects, patience=result.lease)
             if back or bad:
                 yield Ask("exchange", Exchange(self._returns(back, bad)))
+            if bad and not admitted:  # they are out of the way: there may be others behind them
+                result = replace(result, more=True)
             lost = False
         except QueueNotFoundError:
             lost = False

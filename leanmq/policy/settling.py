@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import attrs
 
-from leanmq.api import MessageRefs, Seconds
+from leanmq.api import Message, MessageRefs, Seconds
 from leanmq.backends.protocol import (
     Exchange,
     Exchanged,
@@ -19,7 +19,6 @@ from leanmq.backends.protocol import (
     QueueRef,
     Redrive,
     Redriven,
-    Settings,
     Settlement,
     Standing,
     Verb,
@@ -28,11 +27,12 @@ from leanmq.errors import ConnectionError, QueueError, QueueFullError, QueueNotF
 from leanmq.policy.base import QueuePolicy, chunks
 from leanmq.policy.names import MAX_COUNT, ids_of, seconds_of
 from leanmq.policy.steps import Ask, Steps
-from leanmq.policy.terms import reason_of
+from leanmq.policy.terms import MAX_MILLISECONDS, reason_of
 
 __all__ = ["Settling"]
 
-_AS_IT_IS = Settings()
+LONGEST = MAX_MILLISECONDS / 1000
+"""Seconds for which a message can be put off."""
 
 
 @attrs.frozen
@@ -42,9 +42,11 @@ class Settling(QueuePolicy):
     def settle(
         self, verb: Verb, messages: MessageRefs, *, delay: Seconds = 0, reason: str = ""
     ) -> Steps[int]:
-        """Settle by the receipts that this client holds."""
-        ids = ids_of(messages)
+        """Settle by the receipts that this client holds, or by id what nobody holds."""
+        ids, by_id = _named(messages)
         seconds = seconds_of(delay, "delay")
+        if seconds > LONGEST:
+            raise ValueError(f"delay is {delay}; a hundred years is the most")
         if verb is Verb.DEAD_LETTER and self.ref.dead:
             raise QueueError(
                 f"{self.ref.name!r} is a dead letter queue: its messages are dead already; "
@@ -57,7 +59,10 @@ class Settling(QueuePolicy):
             if verb is Verb.DELETE:  # whoever holds it
                 held = [Held(message_id) for message_id in chunk]
             else:
-                held = self.core.inflight.held(self.ref, chunk)
+                held = self._held(chunk, by_id)
+            if not held:
+                self.core.check_open()
+                continue
             request = Exchange((Settlement(self.ref, verb, held, seconds, reason),))
             standings, doubt = yield from self._on_held("exchange", request, held)
             if verb is Verb.DELETE:
@@ -77,8 +82,8 @@ class Settling(QueuePolicy):
                 done += ours.count(Standing.LOST) if verb is Verb.RELEASE else 0
         return done
 
-    def requeue(self, messages: MessageRefs, destination: str | None) -> Steps[int]:
-        """Send dead letters back."""
+    def requeue(self, messages: MessageRefs, destination: QueuePolicy | None) -> Steps[int]:
+        """Send dead letters back to their queue, or to another."""
         if not self.ref.dead:
             raise QueueError(
                 f"{self.ref.name!r} is no dead letter queue: requeue messages of "
@@ -86,28 +91,31 @@ class Settling(QueuePolicy):
                 "retried",
                 queue=self.ref.name,
             )
-        ids = ids_of(messages)
-        target = QueueRef(destination or self.ref.name)
+        ids, by_id = _named(messages)
+        target = destination or QueuePolicy(self.core, QueueRef(self.ref.name), self.asked)
+        name = destination.ref.name if destination else None
         done = refused = 0
         for chunk in chunks(ids, MAX_COUNT):
-            held = self.core.inflight.held(self.ref, chunk)
-            yield from self.core.declare(target, _AS_IT_IS)
-            redrive = Redrive(self.ref, held, destination)
-            standings, doubt = yield from self._on_held("redrive", redrive, held)
+            held = self._held(chunk, by_id)
+            yield from self.core.declare(target.ref, target.asked)
+            redrive = Redrive(self.ref, held, name)
+            standings, doubt = yield from self._on_held("redrive", redrive, held, target.ref)
             moved = [
                 h
                 for h, s in zip(held, standings, strict=True)
                 if s is Standing.DONE or (doubt and s is Standing.GONE and h.receipt is not None)
             ]
-            self.core.inflight.forget(self.ref, moved)
-            self.core.inflight.calm(target, 0.0)
+            stay = [s is Standing.REFUSED for s in standings]
+            gone = [h for h, stays in zip(held, stay, strict=True) if not stays]
+            self.core.inflight.forget(self.ref, gone)
+            self.core.inflight.calm(target.ref, 0.0)
             done += len(moved)
-            refused += standings.count(Standing.REFUSED)
+            refused += sum(stay)
         if refused:
             raise QueueFullError(
-                f"queue {target.name!r} is full: {done} dead letters went there, {refused} stay "
-                "dead; let consumers catch up, or raise max_length by update_queue",
-                queue=target.name,
+                f"queue {target.ref.name!r} is full: {done} dead letters went there, {refused} "
+                "stay dead; let consumers catch up, or raise max_length by update_queue",
+                queue=target.ref.name,
             )
         return done
 
@@ -119,6 +127,7 @@ class Settling(QueuePolicy):
         except QueueNotFoundError:
             self.core.forget(self.ref)
             return 0
+        self.core.inflight.forget_all(self.ref)
         return purged.count
 
     def extend(self, messages: MessageRefs) -> Steps[int]:
@@ -137,7 +146,18 @@ class Settling(QueuePolicy):
             done += len(alive)
         return done
 
-    def _on_held(self, method: str, request: object, held: Sequence[Held]) -> Steps[Any]:
+    def _held(self, ids: list[str], by_id: Collection[str]) -> list[Held]:
+        """What can be settled of these: what is held; what is not, only by its id.
+
+        A received message stands for its delivery. Were it looked for by its id once that is
+        settled, an acknowledgement after a retry would delete what is to be tried again.
+        """
+        held = self.core.inflight.held(self.ref, ids)
+        return [h for h in held if h.receipt is not None or h.id in by_id]
+
+    def _on_held(
+        self, method: str, request: object, held: Sequence[Held], target: QueueRef | None = None
+    ) -> Steps[Any]:
         """The answer, and whether an earlier try may have been carried out."""
         yield from self.core.declare(self.ref, self.asked)
         patience = self.core.patience()
@@ -147,9 +167,14 @@ class Settling(QueuePolicy):
             try:
                 answer: Exchanged | Extended | Redriven = yield Ask(method, request)
             except ConnectionError as error:
-                doubt = doubt or error.unknown
+                doubt = doubt or error.in_doubt
                 yield patience.pause(error)
-            except QueueNotFoundError:
+            except QueueNotFoundError as error:
+                if target is not None:  # one of the two was deleted: which one, nobody says
+                    yield patience.pause(error)
+                    yield from self.core.refresh(self.ref)
+                    yield from self.core.refresh(target)
+                    continue
                 self.core.forget(self.ref)
                 gone = [Standing.GONE] * len(held)
                 return (Extended(gone, 0.0) if method == "extend" else gone), doubt
@@ -157,3 +182,11 @@ class Settling(QueuePolicy):
                 if isinstance(answer, Exchanged):
                     return answer.settled[0], doubt
                 return (answer.standings if isinstance(answer, Redriven) else answer), doubt
+
+
+def _named(messages: MessageRefs) -> tuple[list[str], Collection[str]]:
+    """The ids, and those that were given as ids, or as messages that were only looked at."""
+    given = [messages] if isinstance(messages, str | Message) else list(messages)
+    ids = ids_of(given)
+    others = [item for item in given if type(item) is not Message]
+    return ids, frozenset(ids_of(others)) if others else ()

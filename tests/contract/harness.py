@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar, cast
@@ -136,15 +136,19 @@ class ThreadedQueue:
     async def move_to_dlq(self, messages: MessageRefs, reason: str = "") -> int:
         return await self._run(self._queue.move_to_dlq, messages, reason)
 
-    async def consume(
+    def consume(
         self, *, count: int = 10, timeout: Seconds | None = None
-    ) -> AsyncIterator[Message[Any]]:
-        iterator = self._queue.consume(count=count, timeout=timeout)
+    ) -> AsyncGenerator[Message[Any], None]:
+        return self._consume(self._queue.consume(count=count, timeout=timeout))
+
+    async def _consume(
+        self, iterator: Generator[Message[Any], None]
+    ) -> AsyncGenerator[Message[Any], None]:
         try:
             while (message := await self._run(next, iterator, None)) is not None:
                 yield message
         finally:
-            await self._run(iterator.close)  # type: ignore[attr-defined]
+            await self._run(iterator.close)
 
     @asynccontextmanager
     async def processing(self, message: Message[Any]) -> AsyncIterator[Any]:
@@ -313,9 +317,11 @@ class Harness:
 
     # What users cannot do, done to the storage itself.
 
-    async def inject(self, name: str, body: bytes, entry: str = "*", **fields: str) -> None:
+    async def inject(
+        self, name: str, body: bytes, entry: str = "*", slot: str | None = None, **fields: str
+    ) -> None:
         """Put a raw body into a queue, behind the library's back."""
-        key = queue_keys(self.prefix, name, name).live.stream
+        key = queue_keys(self.prefix, name, slot or name).live.stream
         others = [word for pair in fields.items() for word in pair]
         await self._raw("XADD", key, entry, "b", body, *others, parts=1)
 

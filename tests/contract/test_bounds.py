@@ -145,7 +145,7 @@ async def test_a_full_queue_refuses_and_stores_nothing(mq: Client) -> None:
             await queue.send_message("x", **options)
         assert full.value.queue == "orders"
         assert full.value.retryable
-        assert not full.value.unknown
+        assert not full.value.in_doubt
     with pytest.raises(QueueFullError):
         await queue.send_messages(["x", "y"])
 
@@ -169,7 +169,7 @@ async def test_a_bulk_send_stores_what_fits_and_tells_the_rest(
     assert isinstance(error.__cause__, QueueFullError)
     assert error.__cause__.queue == error.queue == "orders"
     assert list(error.confirmed) == list(range(bound))
-    assert error.unknown_items == ()
+    assert error.unknown == ()
     assert error.unsent == tuple(range(bound, min(number, 1_000)))
     messages = await drain(queue, bound)
     assert [m.data for m in messages] == list(range(bound))

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -53,6 +54,9 @@ SHORT_LIFE = 0.02
 """Seconds of a time to live that is over when the rule which used it ends."""
 
 CLIENTS = st.integers(0, 1)
+# Sends go there alone: what is sent to dead letters by hand may be called like a message of the
+# queue, if both were sent in one millisecond, as happens on one side and not on the other.
+LIVE = st.sampled_from(NAMES)
 QUEUES = st.sampled_from(["a", "b", "a!", "b!"])  # with !: the dead letters
 PICKS = st.lists(st.integers(0, 12), min_size=1, max_size=4)
 COUNTS = st.integers(1, 5)
@@ -209,7 +213,7 @@ class Equivalence(RuleBasedStateMachine):
     # --- sending
 
     @rule(
-        client=CLIENTS, name=QUEUES, data=DATA, key=KEYS, headers=HEADERS, label=KEYS,
+        client=CLIENTS, name=LIVE, data=DATA, key=KEYS, headers=HEADERS, label=KEYS,
         delayed=st.booleans(), dedup_id=DEDUP,
     )  # fmt: skip
     def send(
@@ -226,7 +230,7 @@ class Equivalence(RuleBasedStateMachine):
 
         self.both(act)
 
-    @rule(client=CLIENTS, name=QUEUES, items=st.lists(st.tuples(DATA, DEDUP), max_size=5))
+    @rule(client=CLIENTS, name=LIVE, items=st.lists(st.tuples(DATA, DEDUP), max_size=5))
     def send_many(self, client: int, name: str, items: list[tuple[Any, str | None]]) -> None:
         outgoing = [Outgoing(data, dedup_id=dedup_id) for data, dedup_id in items]
 
@@ -241,7 +245,7 @@ class Equivalence(RuleBasedStateMachine):
 
         self.both(act)
 
-    @rule(name=QUEUES, count=st.integers(1, 2))
+    @rule(name=LIVE, count=st.integers(1, 2))
     def what_is_sent_expires(self, name: str, count: int) -> None:
         outgoing = [Outgoing(n, ttl_seconds=SHORT_LIFE) for n in range(count)]
 
@@ -254,7 +258,7 @@ class Equivalence(RuleBasedStateMachine):
 
     @rule(
         client=CLIENTS,
-        sends=st.lists(st.tuples(QUEUES, DATA, DEDUP, st.booleans()), max_size=4),
+        sends=st.lists(st.tuples(LIVE, DATA, DEDUP, st.booleans()), max_size=4),
         picks=st.lists(st.integers(0, 5), max_size=2),
     )
     def transaction(
@@ -377,6 +381,7 @@ def _without_time(info: QueueInfo) -> QueueInfo:
     )  # fmt: skip
 
 
+@pytest.mark.timeout(600)  # Hypothesis looks for a short example for five minutes, if it fails
 def test_memory_answers_as_a_real_server_does() -> None:
     Equivalence.topology = running.get("redis")
     run_state_machine_as_test(

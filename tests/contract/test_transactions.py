@@ -121,6 +121,20 @@ async def test_messages_of_one_queue_stay_in_order(mq: Client) -> None:
     assert [m.data for m in await mails.get_messages()] == [0, 2, 4, 6, 8]
 
 
+async def test_messages_that_are_due_at_once_come_in_the_order_of_sending(mq: Client) -> None:
+    [orders] = shop(mq, "orders")
+    async with mq.transaction() as tx:
+        for n in range(12):
+            tx.send_message(orders, n, delay=0.05)
+
+    got: list[int] = []
+    while len(got) < 12:
+        messages = await orders.get_messages(20, timeout=5)
+        assert messages
+        got += [m.data for m in messages]
+    assert got == list(range(12))
+
+
 async def test_a_queue_may_be_called_by_its_name(mq: Client) -> None:
     orders, mails = shop(mq, "orders", "mails")
     await orders.declare()

@@ -52,6 +52,28 @@ assert queue.get_info().message_count == 1
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 
 
+def test_a_fork_waits_for_no_lock_that_a_thread_of_its_parent_held() -> None:
+    code = """
+import contextlib, os, signal, leanmq
+from leanmq.backends import memory
+mq = leanmq.LeanMQ("memory://m"); queue = mq.queue("q"); queue.send_message(1)
+with memory.server("m").hub._lock, memory._making():  # as if another thread were just there
+    child = os.fork()
+    if not child:
+        signal.alarm(10)
+        for call in (queue.get_messages, queue.get_info, mq.open, mq.ping):
+            with contextlib.suppress(leanmq.UnsupportedError):
+                call()
+        mq.close()
+        with leanmq.LeanMQ("memory://m") as own:
+            assert own.queue("q").get_messages() == []
+        os._exit(7)
+assert os.waitstatus_to_exitcode(os.wait()[1]) == 7
+assert [message.data for message in queue.get_messages()] == [1]
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
 @pytest.mark.parametrize(
     ("url", "problem"),
     [

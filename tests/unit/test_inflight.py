@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
 import attrs
 import pytest
 
@@ -57,13 +63,17 @@ def test_what_was_received_is_held_until_it_is_settled(inflight: InFlight) -> No
     assert (len(inflight), inflight.held(ORDERS, ["a"])) == (0, [Held("a")])
 
 
-def test_settling_an_older_delivery_does_not_forget_the_newer_one(inflight: InFlight) -> None:
-    received(inflight, delivery("a", receipt="a 1 c"))
-    received(inflight, delivery("a", receipt="a 2 c"))
+@pytest.mark.parametrize("times", ["2", "1"])  # a release is not counted: the same receipt again
+def test_settling_an_older_delivery_does_not_forget_the_newer_one(
+    inflight: InFlight, times: str
+) -> None:
+    received(inflight, delivery("a"))
+    settled = inflight.held(ORDERS, ["a"])
+    received(inflight, delivery("a", receipt=f"a {times} c"))
 
-    inflight.forget(ORDERS, [Held("a", "a 1 c")])
+    inflight.forget(ORDERS, settled)
 
-    assert inflight.held(ORDERS, ["a"]) == [Held("a", "a 2 c")]
+    assert inflight.held(ORDERS, ["a"]) == [Held("a", f"a {times} c")]
     assert len(inflight) == 1
 
 
@@ -91,7 +101,7 @@ def test_lapsed_receipts_are_bounded(inflight: InFlight, clock: FakeClock) -> No
 def test_a_renewed_lease_outlives_its_batch(inflight: InFlight, clock: FakeClock) -> None:
     received(inflight, delivery("a"), delivery("b"), lease=10)
     clock.now += 6
-    inflight.renew(ORDERS, [Held("a", "a 1 c")], 10)
+    inflight.renew(ORDERS, inflight.held(ORDERS, ["a"]), 10)
     clock.now += 6
 
     assert len(inflight) == 1
@@ -160,7 +170,7 @@ def test_a_suspect_is_handed_out_alone(inflight: InFlight) -> None:
     assert received(inflight, suspect, delivery("a")) == (["s"], ["a"])
     assert inflight.must_pause()
     assert received(inflight, delivery("b"), queue=OTHERS) == ([], ["b"])
-    inflight.forget(ORDERS, [Held("s", "s 1 c")])
+    inflight.forget(ORDERS, inflight.held(ORDERS, ["s"]))
     assert not inflight.must_pause()
     assert received(inflight, delivery("b")) == (["b"], [])
 
@@ -195,7 +205,7 @@ def test_a_busy_client_pauses_for_suspects_that_waited_too_long(
     inflight.saw_suspects(True, patience=30)
     assert inflight.must_pause()
 
-    inflight.forget(ORDERS, [Held("a", "a 1 c")])
+    inflight.forget(ORDERS, inflight.held(ORDERS, ["a"]))
     assert not inflight.must_pause()
     inflight.saw_suspects(False, patience=30)
     received(inflight, delivery("b"))
@@ -230,7 +240,35 @@ def test_many_settled_batches_leave_nothing_behind_a_long_lease(inflight: InFlig
     received(inflight, delivery("long"), lease=1_000)
     for n in range(100):
         received(inflight, delivery(f"m{n}"), lease=1_000)
-        inflight.forget(ORDERS, [Held(f"m{n}", f"m{n} 1 c")])
+        inflight.forget(ORDERS, inflight.held(ORDERS, [f"m{n}"]))
 
     assert len(inflight) == 1
     assert len(inflight._batches) == 1
+
+
+def test_the_first_threads_of_a_forked_child_all_get_names_of_its_own(
+    inflight: InFlight, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inherited = inflight.borrow(ORDERS)
+    inflight.give_back(inherited, lost_until=None)
+    child = os.getpid() + 1
+    monkeypatch.setattr(os, "getpid", lambda: child)
+    one_is_at_it, go_on = threading.Event(), threading.Event()
+    token: Callable[[int], str] = secrets.token_hex
+
+    def slow(size: int) -> str:
+        one_is_at_it.set()
+        assert go_on.wait(10)
+        return token(size)
+
+    monkeypatch.setattr(secrets, "token_hex", slow)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(inflight.borrow, ORDERS)
+        assert one_is_at_it.wait(10)
+        second = pool.submit(inflight.borrow, ORDERS)
+        threading.Timer(0.1, go_on.set).start()  # a second that did not wait is done by then
+        lanes = [loan.result(10).consumer for loan in (first, second)]
+
+    client = lanes[0].partition(".")[0]
+    assert client.startswith(f"{child:x}-")
+    assert sorted(lanes) == [f"{client}.0", f"{client}.1"]

@@ -57,10 +57,6 @@ class StreamKeys:
         """The keys in the order in which peek and purge take them."""
         return (self.stream, self.due, self.payloads, self.ids, self.meta)
 
-    def as_destination(self) -> tuple[str, ...]:
-        """The keys that settle needs to put dead letters here."""
-        return (self.stream, self.ids, self.due, self.meta)
-
 
 @attrs.frozen
 class QueueKeys:
@@ -73,6 +69,12 @@ class QueueKeys:
     def of(self, queue: QueueRef) -> StreamKeys:
         """The keys of the queue, or of its dead letters."""
         return self.dead if queue.dead else self.live
+
+    def as_destination(self) -> tuple[str, ...]:
+        """The keys that settle needs to put dead letters here."""
+        live, dead = self.live, self.dead
+        return (live.stream, live.ids, live.due, live.meta, live.payloads,
+                dead.stream, dead.ids, dead.payloads)  # fmt: skip
 
     def all(self) -> tuple[str, ...]:
         """Every key once: streams, delayed messages of both, what is remembered, settings."""

@@ -243,7 +243,9 @@ def dropped(reply: Reply) -> Dropped:
 def stats(length: Reply, pending: Reply, delayed: Reply, meta: Reply, tag: str) -> QueueStats:
     """Counts of a stream with one group that deletes what it acknowledges."""
     created, *settings = meta
-    in_flight = int(pending[0]) if pending and pending[0] else 0
+    # What the reserved consumers "hold" is held by nobody.
+    holders = pending[3] if pending and pending[0] else None
+    in_flight = sum(int(count) for name, count in holders or () if name[:1] != b"~")
     return QueueStats(
         ready=length - in_flight,
         in_flight=in_flight,

@@ -69,12 +69,9 @@ local function add(q, given, now)
   end
   local id
   if at > now then
-    local number = redis.call('HINCRBY', q.meta, 'delayed', 1)
-    if number == 1 then -- of a new queue, which may be called like one that was deleted
-      number = now * 1000
-      redis.call('HSET', q.meta, 'delayed', whole(number))
-    end
-    id = 'd' .. whole(number)
+    -- With the time: dead letters change queues, and a queue that is made again counts anew. In
+    -- the order of sending, also as text: that is how a sorted set orders what is due at once.
+    id = string.format('d%.0f%06.0f', now, redis.call('HINCRBY', q.meta, 'delayed', 1) % 1000000)
     fields[#fields + 1] = 'i'
     fields[#fields + 1] = id
     fields[#fields + 1] = 't'

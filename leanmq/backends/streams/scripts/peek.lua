@@ -8,6 +8,7 @@
 local stream, due, payloads, ids, meta = unpack(KEYS)
 local what = ARGV[1]
 local READY, FLIGHT, DELAYED = 0, 1, 2
+local LOOKS = 10000
 
 local lease = redis.call('HGET', meta, 'lease')
 if not lease then
@@ -29,6 +30,7 @@ local function show(row, entry)
 end
 
 local function show_delayed(life, fields)
+  if expired(fields, now) then return end
   local at = redis.call('ZSCORE', due, life)
   found[#found + 1] = {'', fields, 0, DELAYED, math.floor(tonumber(at or now) - now), ''}
 end
@@ -58,25 +60,33 @@ if what == 'delayed' then
   return found
 end
 
-if what == 'flight' then
-  -- Page by page, since what is free or waits to be alone is pending too.
-  local from, last, page = '-', nil, math.max(count, 100)
-  while #found <= count do
-    local rows = redis.call('XPENDING', stream, GROUP, from, '+', page)
+-- Page by page, since not all that a page holds is shown: what has expired, what others hold.
+-- Looks at LOOKS messages at most, so that nobody waits for long.
+local page, looks = math.max(count, 100), LOOKS
+local function pages(first, read, visit)
+  local from = first
+  while #found <= count and looks > 0 do
+    local rows = read(from)
     for _, row in ipairs(rows) do
-      last = row[1]
-      if row[2] ~= FREE and row[2] ~= ALONE and #found <= count then show(row, entry_of(row[1])) end
+      if #found <= count then visit(row) end
     end
-    if #rows < page then break end
-    from = '(' .. last
+    if #rows < page then return end
+    looks = looks - #rows
+    from = '(' .. rows[#rows][1]
   end
+end
+
+if what == 'flight' then
+  pages('-', function(from) return redis.call('XPENDING', stream, GROUP, from, '+', page) end,
+    function(row)
+      if row[2] ~= FREE and row[2] ~= ALONE then show(row, entry_of(row[1])) end
+    end)
   return found
 end
 
 for _, reserved in ipairs({FREE, ALONE}) do
-  for _, row in ipairs(redis.call('XPENDING', stream, GROUP, '-', '+', count, reserved)) do
-    if #found <= count then show(row, entry_of(row[1])) end
-  end
+  pages('-', function(from) return redis.call('XPENDING', stream, GROUP, from, '+', page, reserved) end,
+    function(row) show(row, entry_of(row[1])) end)
 end
 local delivered = '-'
 for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
@@ -84,9 +94,6 @@ for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
     if group[i] == 'last-delivered-id' then delivered = '(' .. group[i + 1] end
   end
 end
-if #found <= count then
-  for _, entry in ipairs(redis.call('XRANGE', stream, delivered, '+', 'COUNT', count - #found + 1)) do
-    show(nil, entry)
-  end
-end
+pages(delivered, function(from) return redis.call('XRANGE', stream, from, '+', 'COUNT', page) end,
+  function(entry) show(nil, entry) end)
 return found

