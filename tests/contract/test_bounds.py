@@ -99,15 +99,19 @@ async def test_the_bound_holds_at_every_moment_while_consumers_make_room(
     await producers[0].declare()
     sent: list[str] = []
     got: list[str] = []
-    stop = asyncio.Event()
+    stop, produced = asyncio.Event(), asyncio.Event()
     highest = 0
 
     async def produce(queue: AsyncQueue) -> None:
         while not stop.is_set():
             sent.extend(await in_bulk(queue, 3))
 
+    async def produce_all() -> None:
+        await asyncio.gather(*map(produce, producers))
+        produced.set()
+
     async def consume() -> None:
-        while not stop.is_set() or await count(consumer):
+        while not produced.is_set() or await count(consumer):
             got.extend(m.id for m in await drain_some(consumer))
 
     async def watch() -> None:
@@ -116,7 +120,7 @@ async def test_the_bound_holds_at_every_moment_while_consumers_make_room(
             highest = max(highest, await count(watcher))
         stop.set()
 
-    await asyncio.wait_for(asyncio.gather(*map(produce, producers), consume(), watch()), 30)
+    await asyncio.wait_for(asyncio.gather(produce_all(), consume(), watch()), 30)
 
     assert highest <= 7
     assert sorted(got) == sorted(sent)

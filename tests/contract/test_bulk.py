@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -142,7 +143,7 @@ async def test_an_endless_iterable_is_sent_until_it_raises(queue: AsyncQueue) ->
     assert (await queue.get_info()).message_count == 0
 
 
-@pytest.mark.parametrize("kind", [list, tuple, set, iter, dict.fromkeys])
+@pytest.mark.parametrize("kind", [list, tuple, set, iter, deque])
 async def test_items_come_from_any_iterable(
     queue: AsyncQueue, kind: Callable[[list[int]], Any]
 ) -> None:
