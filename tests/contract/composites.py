@@ -183,6 +183,7 @@ class Split:
     def __init__(self) -> None:
         self._next_send: dict[Any, int] = {}
         self._next_receive: dict[Any, int] = {}
+        self._right_epochs: dict[tuple[str, int], int] = {}  # by queue and left epoch
 
     def open(self) -> Plan[Capabilities]:
         left: Capabilities = yield 0, "open", None
@@ -195,6 +196,7 @@ class Split:
     def declare(self, request: Declare) -> Plan[Declared]:
         left: Declared = yield 0, "declare", request
         right: Declared = yield 1, "declare", request
+        self._right_epochs[request.name, left.epoch] = right.epoch
         return attrs.evolve(left, created=left.created or right.created)
 
     def drop(self, request: Drop) -> Plan[Dropped]:
@@ -217,7 +219,8 @@ class Split:
 
     def alter(self, request: Alter) -> Plan[Declared]:
         left: Declared = yield 0, "alter", request
-        yield 1, "alter", request
+        right: Declared = yield 1, "alter", request
+        self._right_epochs[request.name, left.epoch] = right.epoch
         return left
 
     def list(self, request: ListQueues) -> Plan[Listed]:
@@ -238,13 +241,13 @@ class Split:
             places[part].append(place)
         self._next_send[batch.queue] = turn
         results: list[Any] = [None] * len(batch.messages)
-        epoch = batch.epoch
+        epochs = [batch.epoch, self._right_epochs.get((batch.queue.name, batch.epoch), 0)]
         for part in (0, 1):
             if not places[part]:
                 continue
             chosen = [batch.messages[place] for place in places[part]]
-            sent: Sent = yield part, "send", SendBatch(batch.queue, chosen, epoch)
-            epoch = 0  # what is stored cannot be refused any more
+            sent: Sent = yield part, "send", SendBatch(batch.queue, chosen, epochs[part])
+            epochs[1] = 0  # what is stored cannot be refused any more
             for place, result in zip(places[part], sent.results, strict=True):
                 results[place] = self.marks[part] + result if isinstance(result, str) else result
         return Sent(results)

@@ -442,3 +442,15 @@ async def test_options_that_cannot_be_are_refused_and_nothing_is_stored(
         assert refused.value.queue == "orders"
     assert (await queue.get_info()).message_count == 0
     assert await queue.get_messages() == []
+
+
+async def test_expired_messages_that_wait_for_a_retry_are_deleted_on_demand(
+    queue: AsyncQueue, mq: Client, harness: Harness
+) -> None:
+    await queue.send_messages([Outgoing(n, ttl_seconds=1.0) for n in range(3)])
+    await queue.send_message("stays", ttl_seconds=60, delay=50)
+    await queue.retry_messages(await queue.get_messages(), delay=50)
+    await harness.pass_time(1.1)
+
+    assert await mq.process_expired_messages() == 3
+    assert (await queue.get_info()).delayed_messages == 1

@@ -36,8 +36,9 @@ for i = 3, 7, 2 do
 end
 for i = 9, 10 do redis.call('HSETNX', KEYS[i], '~', '') end
 
+-- A queue that is made again has another epoch than any before it.
 if not stored then
-  redis.call('HSET', meta, 'v', schema, 'created', whole(now_ms()), 'epoch', '1')
+  redis.call('HSET', meta, 'v', schema, 'created', whole(now_ms()), 'epoch', whole(now_ms()))
   made = 1
 end
 local reply = {made, redis.call('HGET', meta, 'created'), tonumber(redis.call('HGET', meta, 'epoch'))}

@@ -20,7 +20,7 @@ if last == '' then
   last = newest and newest[1] or '0-0'
   left = redis.call('ZCARD', due) - 1
 end
-left = all and tonumber(left) or 0
+left = tonumber(left)
 local now = now_ms()
 local gone, lives, count = {}, {}, 0
 
@@ -41,12 +41,24 @@ remove(stream, gone)
 on_all('HDEL', ids, nil, lives)
 count = #gone
 
-if left > 0 then
+if all and left > 0 then
   local members = redis.call('ZRANGEBYSCORE', due, '-inf', '(+inf', 'LIMIT', 0, math.min(PAGE, left))
   on_all('ZREM', due, nil, members)
   on_all('HDEL', payloads, nil, members)
   count = count + #members
   left = (#members < math.min(PAGE, left)) and 0 or left - #members
+end
+
+if not all and left > 0 then -- from the last to the first: what is deleted moves none to come
+  local old = {}
+  for _, life in ipairs(redis.call('ZRANGE', due, math.max(left - PAGE, 0), left - 1)) do
+    local packed = redis.call('HGET', payloads, life)
+    if packed and expired(unpacked(packed), now) then old[#old + 1] = life end
+  end
+  on_all('ZREM', due, nil, old)
+  on_all('HDEL', payloads, nil, old)
+  count = count + #old
+  left = math.max(left - PAGE, 0)
 end
 
 local next_entry = (#entries == PAGE) and '(' .. entries[PAGE][1] or ''
