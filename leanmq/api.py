@@ -286,8 +286,10 @@ class Queue(Protocol[T]):
     ) -> Generator[Message[T], None]:
         """Messages one by one, received in batches, waiting for more.
 
-        Leases of those received but not yet yielded are renewed in time; when the loop ends
-        they are given back, uncounted. Settle each message yourself, or use ``processing``.
+        Leases of those received but not yet yielded are renewed between two turns of the loop,
+        in time if a turn takes less than half a lease; what was lost is not yielded. When the
+        loop ends they are given back, uncounted; after ``close`` they come again when their
+        leases end. Settle each message yourself, or use ``processing``.
 
         Args:
             count: Messages that a batch has at most.

@@ -38,12 +38,12 @@ class LeanMQError(Exception):
         queue: Name of the queue concerned, if one is.
         message_id: Id of the message concerned, if one is.
         retryable: True if the same call, made again later, can succeed and does no harm.
-        unknown: True if the operation may or may not have been carried out.
+        in_doubt: True if the operation may or may not have been carried out.
         code: First word of the server's error reply (``"OOM"``), else ``""``.
     """
 
     retryable: bool = False
-    unknown: bool = False
+    in_doubt: bool = False
 
     def __init__(
         self,
@@ -51,15 +51,15 @@ class LeanMQError(Exception):
         *,
         queue: str | None = None,
         message_id: str | None = None,
-        unknown: bool | None = None,
+        in_doubt: bool | None = None,
         code: str = "",
     ) -> None:
         super().__init__(message)
         self.queue = queue
         self.message_id = message_id
         self.code = code
-        if unknown is not None:
-            self.unknown = unknown
+        if in_doubt is not None:
+            self.in_doubt = in_doubt
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_restore, (type(self), self.args, self.__dict__.copy()))
@@ -83,7 +83,7 @@ class OutcomeUnknownError(LeanMQError):
     ``except ConnectionError: retry`` should do so by accident.
     """
 
-    unknown = True
+    in_doubt = True
 
 
 class ServerStateError(LeanMQError):
@@ -160,7 +160,7 @@ class BulkSendError(LeanMQError):
 
     Attributes:
         confirmed: Index of an item to the id it is stored under.
-        unknown_items: Indexes of the items that may be stored or not.
+        unknown: Indexes of the items that may be stored or not.
         unsent: Indexes of the items that were read from the iterable and surely not stored.
     """
 
@@ -169,13 +169,13 @@ class BulkSendError(LeanMQError):
         message: str,
         *,
         confirmed: dict[int, str],
-        unknown_items: tuple[int, ...],
+        unknown: tuple[int, ...],
         unsent: tuple[int, ...],
         queue: str | None = None,
     ) -> None:
-        super().__init__(message, queue=queue, unknown=bool(unknown_items))
+        super().__init__(message, queue=queue, in_doubt=bool(unknown))
         self.confirmed = confirmed
-        self.unknown_items = unknown_items
+        self.unknown = unknown
         self.unsent = unsent
 
 

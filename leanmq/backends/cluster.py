@@ -160,8 +160,8 @@ class ClusterSlots:
         if problem is not None and not isinstance(problem, ConnectionError):
             raise problem
         raise ConnectionError(
-            f"no node of {self.display} tells the map of slots; check that they run, and their "
-            "addresses"
+            f"no node of {self.display} tells the map of slots ({problem}); check that they run, "
+            "and their addresses"
         ) from problem
 
     def _primaries(self) -> set[Address]:

@@ -161,7 +161,7 @@ def _code(error: Exception, text: str) -> str:
 def _lost(error: Exception, idempotent: bool, where: str) -> LeanMQError:
     lost = f"the reply of server {where} was lost ({_reason(error)})"
     if idempotent:
-        return ConnectionError(f"{lost}; ask again, it does no harm", unknown=True)
+        return ConnectionError(f"{lost}; ask again, it does no harm", in_doubt=True)
     return OutcomeUnknownError(
         f"{lost}, and with it whether the commands were carried out; look before you repeat "
         "what must not happen twice"

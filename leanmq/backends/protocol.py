@@ -6,7 +6,7 @@ capability. Ids and receipts are opaque strings that the backend makes; nothing 
 parses, orders or builds one.
 
 Backends do not retry, batch, validate or log; they report. What may be retried is told by the
-error: ``retryable`` (nothing was done, or doing it again does no harm) and ``unknown`` (may or
+error: ``retryable`` (nothing was done, or doing it again does no harm) and ``in_doubt`` (may or
 may not have been done).
 """
 
@@ -220,7 +220,7 @@ class SendBatch(msgspec.Struct, frozen=True):
 
 
 SendResult: TypeAlias = "str | LeanMQError"
-"""The id (stored), an error (certainly not stored), or an error that is ``unknown``."""
+"""The id (stored), an error (certainly not stored), or an error that is ``in_doubt``."""
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -563,7 +563,7 @@ class Backend(Protocol):
 
     def send(self, batch: SendBatch) -> Sent:
         """Store messages in order. Not idempotent, save for messages with a ``dedup_id``: an
-        error result that is ``unknown`` may have been stored. Once one message is refused
+        error result that is ``in_doubt`` may have been stored. Once one message is refused
         (``QueueFullError``), so are those after it.
 
         Raises only ``QueueNotFoundError`` and ``StaleSettingsError``, before anything was
@@ -573,7 +573,7 @@ class Backend(Protocol):
     def transact(self, request: Transact) -> Sent:
         """Store and acknowledge, all or nothing; the ids in the order of the sends.
 
-        Not idempotent. Every error that is not ``unknown`` means that nothing was done.
+        Not idempotent. Every error that is not ``in_doubt`` means that nothing was done.
 
         Raises:
             CrossSlotTransactionError: if the queues cannot share a transaction here.

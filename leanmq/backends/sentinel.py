@@ -149,8 +149,8 @@ class SentinelService:
         if isinstance(problem, AccessError):
             raise problem
         raise ConnectionError(
-            f"no sentinel of {self.display} names a primary of {self._service!r}; check that "
-            "they run, their addresses and the name of the service"
+            f"no sentinel of {self.display} names a primary of {self._service!r} ({problem}); "
+            "check that they run, their addresses and the name of the service"
         ) from problem
 
     def _ask(self, sentinel: Address, limit: float | None) -> Steps[_Answer | LeanMQError]:

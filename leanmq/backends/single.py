@@ -50,5 +50,5 @@ def prove(outcomes: list[Outcome]) -> None:
     for outcome in outcomes:
         if isinstance(outcome, LeanMQError) and not isinstance(outcome, ServerStateError):
             # The caller's own commands were not sent: of these nothing is unknown.
-            outcome.unknown = False
+            outcome.in_doubt = False
             raise outcome

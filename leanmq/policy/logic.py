@@ -105,7 +105,7 @@ class QueueLogic(Sending, Receiving, Settling):
                 dropped: Dropped = yield Ask("drop", Drop(self.ref.name, delete_dlq))
                 break
             except ConnectionError as error:
-                doubt = doubt or error.unknown
+                doubt = doubt or error.in_doubt
                 yield patience.pause(error)
         if dropped.dead_letters:
             raise QueueError(

@@ -44,7 +44,7 @@ def check_name(name: object, what: str = "queue name") -> str:
         raise TypeError(f"{what} must be a str, not {type(name).__name__}")
     if _NAME.match(name):
         return name
-    bad = next((c for c in name if not _NAME.match(c)), None)
+    bad = next((c for c in name[:1_000] if not _NAME.match(c)), None)
     problem = "is empty" if not name else f"has {bad!r}" if bad else f"has {len(name)} characters"
     shown = name if len(name) <= 60 else name[:57] + "..."
     raise ValueError(f"{what} {shown!r} {problem}; use 1 to 200 of A-Z a-z 0-9 . _ : / -")

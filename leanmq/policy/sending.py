@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeGuard
 
 import attrs
@@ -68,6 +68,11 @@ class Sending(QueuePolicy):
 
     def send_many(self, items: Iterable[Any], key: Keys = None) -> Steps[list[str]]:
         """Store many, chunk by chunk: one unconfirmed chunk at a time keeps their order."""
+        if isinstance(items, str | bytes | Mapping):
+            raise TypeError(
+                f"send_messages takes an iterable of payloads, and each part of this "
+                f"{type(items).__name__} would be one; give a list, or use send_message"
+            )
         ids: list[str] = []
         iterator = iter(items)
         most = min(CHUNK, (yield from self.core.open()).max_batch)
@@ -147,7 +152,7 @@ class Sending(QueuePolicy):
                 if not results:
                     raise
                 for place in places:  # what was in doubt, still is
-                    if not _error_at(results, place).unknown:
+                    if not _error_at(results, place).in_doubt:
                         results[place] = error
                 return results
             if not results:
@@ -176,7 +181,7 @@ class Sending(QueuePolicy):
     ) -> list[int]:
         """Which messages to send again: those in doubt by their dedup ids; and if that settles
         all doubt, those that were refused for a while."""
-        in_doubt = {p for p, r in enumerate(results) if isinstance(r, LeanMQError) and r.unknown}
+        in_doubt = {p for p, r in enumerate(results) if isinstance(r, LeanMQError) and r.in_doubt}
         known = {p for p in in_doubt if (terms := messages[p].terms) and terms.dedup_id}
         if in_doubt - known:
             return sorted(known)
@@ -211,7 +216,7 @@ class Sending(QueuePolicy):
 
     def _send_error(self, error: LeanMQError) -> LeanMQError:
         error.queue = self.ref.name
-        if not error.unknown:
+        if not error.in_doubt:
             return error
         unknown = OutcomeUnknownError(
             f"queue {self.ref.name!r}: {error}; the message may be stored or not: sending it "
@@ -238,7 +243,7 @@ class Sending(QueuePolicy):
             if isinstance(result, str):
                 confirmed[place] = result
             else:
-                (unknown if result.unknown else rest).append(place)
+                (unknown if result.in_doubt else rest).append(place)
         if not confirmed and not unknown:
             return cause
         why = str(cause) if isinstance(cause, LeanMQError) else type(cause).__name__
@@ -246,7 +251,7 @@ class Sending(QueuePolicy):
             f"queue {self.ref.name!r}: bulk send stopped after {len(confirmed)} messages "
             f"({len(unknown)} unknown, {len(rest)} read and not sent): {why}",
             confirmed=confirmed,
-            unknown_items=tuple(unknown),
+            unknown=tuple(unknown),
             unsent=tuple(rest),
             queue=self.ref.name,
         )

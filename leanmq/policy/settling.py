@@ -27,9 +27,12 @@ from leanmq.errors import ConnectionError, QueueError, QueueFullError, QueueNotF
 from leanmq.policy.base import QueuePolicy, chunks
 from leanmq.policy.names import MAX_COUNT, ids_of, seconds_of
 from leanmq.policy.steps import Ask, Steps
-from leanmq.policy.terms import reason_of
+from leanmq.policy.terms import MAX_MILLISECONDS, reason_of
 
 __all__ = ["Settling"]
+
+LONGEST = MAX_MILLISECONDS / 1000
+"""Seconds for which a message can be put off."""
 
 
 @attrs.frozen
@@ -42,6 +45,8 @@ class Settling(QueuePolicy):
         """Settle by the receipts that this client holds, or by id what nobody holds."""
         ids, by_id = _named(messages)
         seconds = seconds_of(delay, "delay")
+        if seconds > LONGEST:
+            raise ValueError(f"delay is {delay}; a hundred years is the most")
         if verb is Verb.DEAD_LETTER and self.ref.dead:
             raise QueueError(
                 f"{self.ref.name!r} is a dead letter queue: its messages are dead already; "
@@ -162,7 +167,7 @@ class Settling(QueuePolicy):
             try:
                 answer: Exchanged | Extended | Redriven = yield Ask(method, request)
             except ConnectionError as error:
-                doubt = doubt or error.unknown
+                doubt = doubt or error.in_doubt
                 yield patience.pause(error)
             except QueueNotFoundError as error:
                 if target is not None:  # one of the two was deleted: which one, nobody says

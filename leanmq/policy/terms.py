@@ -14,7 +14,7 @@ from leanmq.backends.protocol import Terms
 from leanmq.errors import MessageError
 from leanmq.policy.encoding import encode
 
-__all__ = ["MAX_HEADERS", "REASON_KEPT", "headers_of", "reason_of", "terms_of"]
+__all__ = ["MAX_HEADERS", "MAX_MILLISECONDS", "REASON_KEPT", "headers_of", "reason_of", "terms_of"]
 
 MAX_NAME = 1_024
 """Bytes of a key, a message_id or a dedup_id."""

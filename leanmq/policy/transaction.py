@@ -101,9 +101,9 @@ class TransactionLogic:
                 sent: Sent = yield Ask("transact", Transact(batches, settlements))
                 break
             except LeanMQError as error:
-                if error.unknown:
+                if error.in_doubt:
                     doubt = _unknown(error)
-                if not ((yield from self._again(error)) and (repeatable or not error.unknown)):
+                if not ((yield from self._again(error)) and (repeatable or not error.in_doubt)):
                     if doubt is None:
                         raise
                     raise doubt from doubt.__cause__
@@ -181,7 +181,7 @@ class TransactionLogic:
                 queue=gone,
             ) from error
         passing = (StaleSettingsError, QueueNotFoundError, ConnectionError)
-        return error.unknown or isinstance(error, passing)
+        return error.in_doubt or isinstance(error, passing)
 
     def _mend(self, error: LeanMQError | None) -> Steps[None]:
         """Before another try: read settings again, make again what had vanished."""

@@ -22,6 +22,30 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("harness", pairs, ids=["-".join(p) for p in pairs], indirect=True)
 
 
+IN_DETAIL = ("memory", "redis")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The first case of a parametrized test runs on every subject, the others on two.
+
+    Unless the test says by ``@pytest.mark.on`` where it runs.
+    """
+    left_out = {id(item) for item in items if _is_detail(item)}
+    if left_out:
+        config.hook.pytest_deselected(items=[item for item in items if id(item) in left_out])
+        items[:] = [item for item in items if id(item) not in left_out]
+
+
+def _is_detail(item: pytest.Item) -> bool:
+    call = getattr(item, "callspec", None)
+    if call is None or "harness" not in call.indices:
+        return False
+    mark = item.get_closest_marker("on")
+    if (mark and mark.args) or call.params["harness"][0] in IN_DETAIL:
+        return False
+    return any(place for name, place in call.indices.items() if name != "harness")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _quick_turns() -> Iterator[None]:
     """Threads take turns more often: the proxies before the servers live in one of them."""

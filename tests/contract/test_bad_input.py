@@ -93,7 +93,7 @@ async def test_a_payload_that_cannot_be_sent_is_refused_and_nothing_is_stored(
         for error in (one.value, many.value):
             assert reason in str(error)
             assert cure in str(error)
-            assert (error.queue, error.retryable, error.unknown) == ("orders", False, False)
+            assert (error.queue, error.retryable, error.in_doubt) == ("orders", False, False)
             copy = pickle.loads(pickle.dumps(error))
             assert (type(copy), str(copy), vars(copy)) == (MessageError, str(error), vars(error))
 
@@ -110,7 +110,7 @@ async def test_a_bulk_send_tells_what_it_stored_before_a_payload_that_cannot_be_
 
     error = stopped.value
     assert list(error.confirmed) == list(range(500))
-    assert (error.unknown_items, error.unsent) == ((), tuple(range(500, 701)))
+    assert (error.unknown, error.unsent) == ((), tuple(range(500, 701)))
     assert type(error.__cause__) is MessageError
     assert [m.data for m in await drain(queue, 500)] == list(range(500))
 

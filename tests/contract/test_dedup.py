@@ -271,7 +271,7 @@ async def test_of_a_bulk_send_in_doubt_those_without_an_id_stay_unknown(
     assert isinstance(error.__cause__, OutcomeUnknownError)
     certain = [*range(500), *(n for n in range(500, 1_000) if n % 3 == 0)]
     assert sorted(error.confirmed) == certain
-    assert error.unknown_items == tuple(n for n in range(500, 1_000) if n % 3)
+    assert error.unknown == tuple(n for n in range(500, 1_000) if n % 3)
     assert error.unsent == ()
     messages = await drain(queue, 1_000 if executed else len(certain))
     assert sorted(m.data for m in messages) == (list(range(1_000)) if executed else certain)

@@ -80,7 +80,7 @@ async def test_a_bulk_send_whose_reply_is_lost_tells_where_and_can_go_on(
     error = stopped.value
     assert traps[0].wait(5)
     assert sorted(error.confirmed) == list(range(500))
-    assert error.unknown_items == tuple(range(500, 1_000))
+    assert error.unknown == tuple(range(500, 1_000))
     assert error.unsent == ()
     assert isinstance(error.__cause__, OutcomeUnknownError)
     await queue.send_messages(items[1_000:])

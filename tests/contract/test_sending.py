@@ -109,7 +109,7 @@ async def test_a_bulk_send_that_stops_tells_what_is_stored_and_what_is_not(
     error = stopped.value
     assert isinstance(error.__cause__, MessageError)
     assert list(error.confirmed) == list(range(500))
-    assert error.unknown_items == ()
+    assert error.unknown == ()
     assert error.unsent == tuple(range(500, 701))
     assert [m.id for m in await drain(queue, 500)] == list(error.confirmed.values())
 

@@ -22,7 +22,7 @@ from leanmq import (
     ServerStateError,
 )
 from leanmq.backends.streams.keys import queue_keys
-from tests.contract.harness import SERVERS, Harness, drain, eventually
+from tests.contract.harness import SERVERS, Client, Harness, drain, eventually
 from tests.support import states
 from tests.support.topology import Topology
 
@@ -64,7 +64,7 @@ async def refused(
             yield
     error = caught.value
     assert type(error) is kind
-    assert (error.code, error.queue, error.unknown) == (code, queue, False)
+    assert (error.code, error.queue, error.in_doubt) == (code, queue, False)
     assert error.retryable is (kind is not AccessError)
     text = str(error)
     told = " <- ".join(map(str, chain_of(error)))
@@ -103,6 +103,18 @@ async def test_a_server_without_memory_takes_no_messages_and_gives_those_that_it
     assert {m.data for m in await drain(queue, 3)} == {"again", "held", "room again"}
 
 
+@pytest.mark.on("redis", "sentinel", "cluster")
+async def test_a_queue_that_cannot_be_made_says_so(mq: Client, harness: Harness) -> None:
+    await mq.ping()
+
+    with states.out_of_memory(harness.servers):
+        async with refused(QueueFullError, "OOM", "consume faster", "maxmemory"):
+            await mq.queue("orders").send_message("first")
+
+    await mq.queue("orders").send_message("later")
+    assert [m.data for m in await drain(mq.queue("orders"), 1)] == ["later"]
+
+
 async def test_a_bulk_send_that_fills_the_server_tells_what_is_stored(
     queue: AsyncQueue, harness: Harness
 ) -> None:
@@ -117,7 +129,7 @@ async def test_a_bulk_send_that_fills_the_server_tells_what_is_stored(
 
     error = stopped.value
     assert list(error.confirmed) == list(range(500))
-    assert (error.unknown_items, error.unsent) == ((), tuple(range(500, 600)))
+    assert (error.unknown, error.unsent) == ((), tuple(range(500, 600)))
     assert type(error.__cause__) is QueueFullError
     harness.servers.restore_settings()
     await queue.send_messages(range(500, 600))

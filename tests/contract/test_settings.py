@@ -295,7 +295,7 @@ async def test_producers_and_consumers_at_work_notice_nothing_of_updates(
     await admin.queue("orders").declare()
     producers = [harness.client().queue("orders") for _ in range(2)]
     consumers = [harness.client().queue("orders") for _ in range(2)]
-    stop = asyncio.Event()
+    stop, produced = asyncio.Event(), asyncio.Event()
     sent: list[str] = []
     got: list[str] = []
 
@@ -304,8 +304,12 @@ async def test_producers_and_consumers_at_work_notice_nothing_of_updates(
             sent.append(await queue.send_message("one"))
             sent.extend(await queue.send_messages(["many"] * 3))
 
+    async def produce_all() -> None:
+        await asyncio.gather(*map(produce, producers))
+        produced.set()
+
     async def consume(queue: AsyncQueue) -> None:
-        while not stop.is_set() or (await queue.get_info()).message_count:
+        while not produced.is_set() or (await queue.get_info()).message_count:
             messages = await queue.get_messages(5, timeout=0.05)
             assert await queue.acknowledge_messages(messages) == len(messages)
             got.extend(m.id for m in messages)
@@ -317,7 +321,7 @@ async def test_producers_and_consumers_at_work_notice_nothing_of_updates(
             await eventually(more_than(got, len(got)), within=10)
         stop.set()
 
-    tasks = [*map(produce, producers), *map(consume, consumers), update()]
+    tasks = [produce_all(), *map(consume, consumers), update()]
     await asyncio.wait_for(asyncio.gather(*tasks), 30)
 
     assert len(got) == len(set(got))

@@ -25,7 +25,7 @@ from leanmq.policy.steps import Ask, Sleep, Steps
 
 ORDERS = QueueRef("orders")
 REFUSED = ConnectionError("refused")
-LOST = ConnectionError("lost", unknown=True)
+LOST = ConnectionError("lost", in_doubt=True)
 
 
 def logic() -> QueueLogic:

@@ -107,9 +107,9 @@ def test_a_settlement_that_fails_halfway_says_that_part_of_it_may_be_done() -> N
     settle.send([[60_000, b"0"]])  # lane.0 is done
 
     with pytest.raises(ConnectionError) as refused:
-        settle.send([ConnectionError("refused", unknown=False)])
+        settle.send([ConnectionError("refused", in_doubt=False)])
 
-    assert refused.value.unknown
+    assert refused.value.in_doubt
 
 
 def test_too_many_queues_are_refused_before_anything_is_settled() -> None:

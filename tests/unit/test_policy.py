@@ -192,8 +192,8 @@ def test_pauses_grow_to_a_bound_and_end_at_the_deadline() -> None:
     [
         LeanMQError("a", queue="q", message_id="m", code="OOM"),
         OutcomeUnknownError("lost", queue="q"),
-        ConnectionError("down", unknown=True),
-        BulkSendError("b", confirmed={0: "1-0"}, unknown_items=(1,), unsent=(2,), queue="q"),
+        ConnectionError("down", in_doubt=True),
+        BulkSendError("b", confirmed={0: "1-0"}, unknown=(1,), unsent=(2,), queue="q"),
     ],
     ids=lambda e: type(e).__name__,
 )
@@ -203,7 +203,7 @@ def test_errors_survive_pickling(error: LeanMQError) -> None:
     assert type(copy) is type(error)
     assert str(copy) == str(error)
     assert vars(copy) == vars(error)
-    assert copy.unknown == error.unknown
+    assert copy.in_doubt == error.in_doubt
 
 
 def test_only_a_connection_error_invites_to_try_again() -> None:
@@ -211,4 +211,4 @@ def test_only_a_connection_error_invites_to_try_again() -> None:
     assert not issubclass(OutcomeUnknownError, OSError)
     assert ConnectionError("x").retryable
     assert not OutcomeUnknownError("x").retryable
-    assert OutcomeUnknownError("x").unknown
+    assert OutcomeUnknownError("x").in_doubt

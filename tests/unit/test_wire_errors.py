@@ -73,7 +73,7 @@ def test_an_error_reply_was_not_carried_out_and_keeps_its_code(
     error = ours(cause)
 
     assert type(error) is kind
-    assert (error.code, error.unknown) == (code, False)
+    assert (error.code, error.in_doubt) == (code, False)
     assert error.__cause__ is cause
     assert WHERE in str(error)
     assert code in str(error)
@@ -115,8 +115,8 @@ def test_a_lost_reply_is_unknown_and_only_a_connection_error_if_repeating_is_saf
 ) -> None:
     once, often = ours(cause), ours(cause, idempotent=True)
 
-    assert (type(once), once.unknown) == (OutcomeUnknownError, True)
-    assert (type(often), often.unknown) == (ConnectionError, True)
+    assert (type(once), once.in_doubt) == (OutcomeUnknownError, True)
+    assert (type(often), often.in_doubt) == (ConnectionError, True)
     assert not isinstance(once, ConnectionError)
 
 
@@ -132,7 +132,7 @@ def test_a_lost_reply_is_unknown_and_only_a_connection_error_if_repeating_is_saf
 def test_what_was_not_sent_is_known_not_to_be_carried_out(cause: Exception) -> None:
     error = ours(cause, sent=False)
 
-    assert (type(error), error.unknown, error.code) == (ConnectionError, False, "")
+    assert (type(error), error.in_doubt, error.code) == (ConnectionError, False, "")
     assert "cannot be reached" in str(error)
 
 
@@ -351,7 +351,7 @@ def test_a_server_that_cannot_be_reached_is_a_value(bench: Bench) -> None:
 
     (outcome,) = bench.run()
 
-    assert (type(outcome), outcome.unknown) == (ConnectionError, False)
+    assert (type(outcome), outcome.in_doubt) == (ConnectionError, False)
     assert not bench.script.made[0].open
 
 

@@ -30,7 +30,7 @@ class Call(msgspec.Struct, frozen=True):
         commands: Each a tuple of the command's name and arguments.
         slot: A key. The call runs on the node that serves the slot of this key.
         idempotent: Whether running it twice does the same as once. If the reply to an
-            idempotent call is lost, its outcome is ``ConnectionError(unknown=True)``;
+            idempotent call is lost, its outcome is ``ConnectionError(in_doubt=True)``;
             for any other call it is ``OutcomeUnknownError``.
         block: Seconds that the server may hold back the reply, or None. Calls that block run
             on connections of their own.

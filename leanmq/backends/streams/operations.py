@@ -133,7 +133,8 @@ class StreamOperations:
         register = ("HSETNX", registry, request.name, entry)
         look = ("HGET", registry, request.name)
         outcomes = yield Call((register, look), registry, idempotent=True)
-        tag = self._tags[request.name] = replies.tag(_value(outcomes[1], request.name))
+        _, found = (_value(outcome, request.name) for outcome in outcomes)
+        tag = self._tags[request.name] = replies.tag(found)
         keys = queue_keys(self.prefix, request.name, tag)
         asked = attrs.asdict(request.settings)
         wanted = {k: v if v is not None else getattr(DEFAULTS, k) for k, v in asked.items()}
@@ -272,7 +273,7 @@ class StreamOperations:
             for settlement in request.settle:
                 settled.append((yield from self._settle(settlement)))
         except LeanMQError as error:
-            error.unknown = error.unknown or bool(settled)
+            error.in_doubt = error.in_doubt or bool(settled)
             raise
         if not request.receive:
             return Exchanged(settled)
@@ -373,7 +374,7 @@ class StreamOperations:
                     wakes=wakes,
                 )
             except LeanMQError as error:
-                error.unknown = error.unknown or number > 0  # those before it are done
+                error.in_doubt = error.in_doubt or number > 0  # those before it are done
                 raise
             lease = replies.lease(reply)
             found = replies.standings(reply)

@@ -112,7 +112,7 @@ def test_a_frozen_node_must_answer_a_ping_before_it_gets_another_call(
 
     second = cluster.run(idempotent=False)
 
-    assert (type(second), second.unknown) == (ConnectionError, False)
+    assert (type(second), second.in_doubt) == (ConnectionError, False)
     assert world.log == [(A, "PING")]
     assert world.calls[-1].limit == 0.5
 

@@ -186,7 +186,7 @@ def test_a_node_that_does_not_answer_is_trouble_for_its_own_share_and_asked_once
 
     assert results[1] == ["k"]
     for (outcome,) in (results[0], results[2]):
-        assert (type(outcome), outcome.unknown) == (ConnectionError, True)
+        assert (type(outcome), outcome.in_doubt) == (ConnectionError, True)
         assert not isinstance(outcome, OutcomeUnknownError)
     assert sorted(node_calls(world)) == [(A, 1), (B, 2)]
 

@@ -97,7 +97,7 @@ def test_a_frozen_primary_gets_no_second_send(watch: Watch, world: World) -> Non
     first, second = watch.run(idempotent=False), watch.run(idempotent=False)
 
     assert isinstance(first, OutcomeUnknownError)
-    assert (type(second), second.unknown) == (ConnectionError, False)
+    assert (type(second), second.in_doubt) == (ConnectionError, False)
     assert world.calls[-1].commands == (("ROLE",),)
     assert world.calls[-1].limit == 0.5
 
