@@ -162,7 +162,7 @@ class Sending(QueuePolicy):
             else:
                 for place, result in zip(places, sent.results, strict=True):
                     # Only an id clears up a doubt; that the next try was refused does not.
-                    if isinstance(result, str) or not _error_at(results, place).unknown:
+                    if isinstance(result, str) or not _error_at(results, place).in_doubt:
                         results[place] = result
             if any(isinstance(result, str) for result in sent.results):
                 patience = self.core.patience()  # consumers make room
