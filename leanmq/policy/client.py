@@ -124,7 +124,8 @@ class LeanMQ:
         Args:
             name: 1 to 200 ASCII letters, digits and ``. _ : / -``.
             type: What payloads are: an attrs class, a dataclass, a TypedDict, a msgspec.Struct
-                or a pydantic model. What does not fit becomes a dead letter. Not stored.
+                or a pydantic model. Sends refuse what does not fit; what others sent that does
+                not becomes a dead letter. Not stored.
             lease: Seconds that a delivered message belongs to its consumer (60).
             max_deliveries: How often a message is handed out at most (10; 0 is unlimited);
                 then it becomes a dead letter.
@@ -281,7 +282,8 @@ class Transaction:
             TransactionError: if it surely failed, as a whole; a message to acknowledge, say, is
                 not held any more.
             CrossSlotTransactionError: if its queues are in different slots of a cluster.
-            QueueFullError: if a queue has no room; nothing was sent.
+            QueueFullError: if a queue has no room; nothing was sent. What is acknowledged
+                makes room in its own queue.
             OutcomeUnknownError: if the reply was lost: it is carried out as a whole, or not.
         """
         self.ids = drive(self._logic.execute(), self._backend)

@@ -161,7 +161,9 @@ class Sending(QueuePolicy):
                 results = list(sent.results)
             else:
                 for place, result in zip(places, sent.results, strict=True):
-                    results[place] = result
+                    # Only an id clears up a doubt; that the next try was refused does not.
+                    if isinstance(result, str) or not _error_at(results, place).in_doubt:
+                        results[place] = result
             if any(isinstance(result, str) for result in sent.results):
                 patience = self.core.patience()  # consumers make room
             places = self._again(messages, results, block=known.settings.overflow == "block")

@@ -287,6 +287,24 @@ async def test_a_transaction_that_is_repeated_with_its_dedup_ids_sends_once(mq: 
     assert await counts(orders, mails) == [1, 1]
 
 
+async def test_twins_of_a_transaction_stay_two_when_one_is_sent_to_the_queue_of_the_other(
+    mq: Client,
+) -> None:
+    orders, mails = shop(mq, "orders", "mails")
+    async with mq.transaction() as tx:
+        tx.send_message(orders, "order", delay=0.05)
+        tx.send_message(mails, "mail", delay=60)  # ids are a queue's own: these may be alike
+    await orders.move_to_dlq(await orders.get_messages(timeout=5), "why")
+    assert await orders.dlq.requeue_messages(await orders.dlq.get_messages(), mails) == 1
+
+    [moved] = await mails.get_messages(timeout=5)
+    assert await mails.retry_messages(moved, delay=60) == 1
+
+    assert (await mails.get_info()).delayed_messages == 2
+    assert [m.data for m in await mails.peek_messages(ids=tx.ids[1])] == ["mail"]
+    assert [m.data for m in await mails.peek_messages(ids=moved.id)] == ["order"]
+
+
 async def test_a_waiting_consumer_gets_what_a_transaction_sends(
     mq: Client, harness: Harness
 ) -> None:
@@ -805,10 +823,11 @@ async def test_a_server_without_memory_does_nothing_of_a_transaction(
         tx.send_message(orders, "effect")
         with pytest.raises(QueueFullError, match="maxmemory"):
             await tx.execute()
-    harness.servers.config_set("maxmemory", 0)
-
     assert await counts(orders, mails) == [1, 1]
     assert await in_flight(orders) == [message.id]
+    async with mq.transaction() as tx:  # needs no memory
+        tx.acknowledge(message)
+    assert await counts(orders, mails) == [0, 1]
 
 
 @on_servers

@@ -1,4 +1,4 @@
-"""The policy of transactions, driven by hand: what it makes of answers in any order."""
+"""Transactions and sends, driven by hand: what their policy makes of answers in any order."""
 
 from __future__ import annotations
 
@@ -9,9 +9,17 @@ import pytest
 
 from leanmq import ConnectionError, LeanMQError, OutcomeUnknownError, QueueFullError
 from leanmq.api import Outgoing
-from leanmq.backends.protocol import Capabilities, Declare, Declared, Sent, Settings
+from leanmq.backends.protocol import (
+    Capabilities,
+    Declare,
+    Declared,
+    QueueRef,
+    Sent,
+    Settings,
+)
 from leanmq.errors import QueueNotFoundError, StaleSettingsError
 from leanmq.policy.core import ClientCore
+from leanmq.policy.logic import QueueLogic
 from leanmq.policy.steps import Ask, Sleep, Steps
 from leanmq.policy.transaction import TransactionLogic
 from tests.unit.test_inflight import FakeClock
@@ -88,6 +96,32 @@ def test_settings_that_are_refused_later_do_not_hide_it_either() -> None:
 
     with pytest.raises(OutcomeUnknownError):
         server.carry_out(logic.execute())
+
+
+@pytest.mark.parametrize(
+    "then",
+    [ConnectionError("nobody listens"), QueueFullError("full", queue="orders")],
+    ids=["unreachable", "refused"],
+)
+def test_no_later_error_hides_that_a_message_may_have_been_stored(then: LeanMQError) -> None:
+    clock = FakeClock()
+    server = Server(clock, Sent([LOST]), Sent([then]))
+    orders = QueueLogic(
+        ClientCore("hand-made", deadline=5.0, clock=clock), QueueRef("orders"), Settings()
+    )
+
+    with pytest.raises(OutcomeUnknownError, match="may be stored or not"):
+        server.carry_out(orders.send(Outgoing(1, dedup_id="d")))
+
+
+def test_a_doubt_about_a_message_ends_when_it_is_stored() -> None:
+    clock = FakeClock()
+    server = Server(clock, Sent([LOST]), Sent([ConnectionError("failover")]), Sent(["7-0"]))
+    orders = QueueLogic(
+        ClientCore("hand-made", deadline=5.0, clock=clock), QueueRef("orders"), Settings()
+    )
+
+    assert server.carry_out(orders.send(Outgoing(1, dedup_id="d"))) == "7-0"
 
 
 def test_without_dedup_ids_a_doubt_ends_it_at_once() -> None:
