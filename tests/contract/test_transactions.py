@@ -33,6 +33,8 @@ SLOT = "shop"
 on_servers = pytest.mark.on(*SERVERS)
 # Messages of one transaction may be in both parts of a split queue, which it says.
 in_one_place = pytest.mark.on("memory", "redis", "sentinel", "cluster", "pass-through")
+# Nor can the two parts keep one bound.
+keeps_bounds = in_one_place
 
 
 def shop(mq: Client, *names: str, **settings: Any) -> list[AsyncQueue]:
@@ -40,10 +42,8 @@ def shop(mq: Client, *names: str, **settings: Any) -> list[AsyncQueue]:
     return [mq.queue(name, slot=SLOT, **settings) for name in names]
 
 
-async def bounded(mq: Client, name: str = "mails", **settings: Any) -> AsyncQueue:
+def bounded(mq: Client, name: str = "mails", **settings: Any) -> AsyncQueue:
     """A queue of the slot for one message."""
-    if not (await mq.open()).bounds:
-        pytest.skip("this backend keeps no bounds, and says so")
     return mq.queue(name, **{"slot": SLOT, "max_length": 1} | settings)
 
 
@@ -412,11 +412,12 @@ async def test_a_payload_too_large_for_its_queue_sends_nothing(mq: Client) -> No
     assert await counts(orders, small) == [0, 0]
 
 
+@keeps_bounds
 @pytest.mark.parametrize("full_one_first", [True, False])
 async def test_one_full_queue_is_enough_to_send_nothing_anywhere(
     mq: Client, full_one_first: bool
 ) -> None:
-    mails = await bounded(mq, max_length=2)
+    mails = bounded(mq, max_length=2)
     orders, logs = shop(mq, "orders", "logs")
     await mails.send_message("there")
     message = await one(orders)
@@ -435,8 +436,9 @@ async def test_one_full_queue_is_enough_to_send_nothing_anywhere(
     assert await orders.acknowledge_messages(message) == 1
 
 
+@keeps_bounds
 async def test_a_transaction_fills_a_queue_to_its_bound(mq: Client) -> None:
-    mails = await bounded(mq, max_length=3)
+    mails = bounded(mq, max_length=3)
     async with mq.transaction() as tx:
         tx.send_message(mails, 1)
         tx.send_message(mails, 2, delay=60)
@@ -449,8 +451,9 @@ async def test_a_transaction_fills_a_queue_to_its_bound(mq: Client) -> None:
         await send(mq, (mails, 4))
 
 
+@keeps_bounds
 async def test_what_is_acknowledged_makes_room_in_its_own_queue(mq: Client) -> None:
-    mails = await bounded(mq)
+    mails = bounded(mq)
     message = await one(mails)
 
     async with mq.transaction() as tx:
@@ -705,9 +708,8 @@ async def test_queues_of_different_slots_are_refused_before_anything_is_sent(
         tx.send_message(orders, "one queue is one slot")
 
 
+@pytest.mark.on("memory", "redis", "sentinel", "pass-through", "split")
 async def test_queues_of_any_slot_share_a_transaction_where_that_can_be(mq: Client) -> None:
-    if not (await mq.open()).transactions_across_queues:
-        pytest.skip("slots are apart here")
     orders, mails = mq.queue("orders"), mq.queue("mails")
     await send(mq, (orders, 1), (mails, 2))
 
@@ -771,10 +773,11 @@ async def test_a_queue_that_vanished_is_made_again_as_it_was(
     assert all("'mails' had vanished" in words for words in said), said
 
 
+@keeps_bounds
 async def test_a_full_queue_that_blocks_has_a_transaction_wait_for_room(
     mq: Client, harness: Harness
 ) -> None:
-    mails = await bounded(mq, overflow="block")
+    mails = bounded(mq, overflow="block")
     [orders] = shop(mq, "orders")
     await mails.send_message("there")
     tx = mq.transaction()
@@ -791,9 +794,10 @@ async def test_a_full_queue_that_blocks_has_a_transaction_wait_for_room(
     assert await counts(orders, mails) == [1, 1]
 
 
+@keeps_bounds
 async def test_a_transaction_waits_for_room_no_longer_than_its_deadline(harness: Harness) -> None:
     mq = harness.client(deadline=0.2)
-    mails = await bounded(mq, overflow="block")
+    mails = bounded(mq, overflow="block")
     [orders] = shop(mq, "orders")
     await mails.send_message("there")
 
