@@ -50,7 +50,7 @@ types: $(INSTALLED) ## Types: mypy --strict
 check: lint types test ## Lint, types, test
 
 matrix: $(INSTALLED) ## The contract on all servers, versions of redis-py and interpreters
-	$(RUN) scripts.matrix
+	$(RUN) scripts.matrix $(ROWS)
 
 mutants: $(INSTALLED) ## Whether the contract notices what is broken on purpose
 	$(RUN) scripts.mutants

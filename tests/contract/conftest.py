@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 import pytest
 
@@ -25,23 +25,33 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 IN_DETAIL = ("memory", "redis")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What the matrix asks for."""
+    parser.addoption(
+        "--first-cases",
+        action="store_true",
+        help="of a parametrized contract test, run the first case alone on every subject",
+    )
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The first case of a parametrized test runs on every subject, the others on two.
 
     Unless the test says by ``@pytest.mark.on`` where it runs.
     """
-    left_out = {id(item) for item in items if _is_detail(item)}
+    everywhere = () if config.getoption("--first-cases", default=False) else IN_DETAIL
+    left_out = {id(item) for item in items if _is_detail(item, everywhere)}
     if left_out:
         config.hook.pytest_deselected(items=[item for item in items if id(item) in left_out])
         items[:] = [item for item in items if id(item) not in left_out]
 
 
-def _is_detail(item: pytest.Item) -> bool:
+def _is_detail(item: pytest.Item, everywhere: Sequence[str]) -> bool:
     call = getattr(item, "callspec", None)
     if call is None or "harness" not in call.indices:
         return False
     mark = item.get_closest_marker("on")
-    if (mark and mark.args) or call.params["harness"][0] in IN_DETAIL:
+    if (mark and mark.args) or call.params["harness"][0] in everywhere:
         return False
     return any(place for name, place in call.indices.items() if name != "harness")
 
