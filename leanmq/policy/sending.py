@@ -104,17 +104,19 @@ class Sending(QueuePolicy):
         size = 0
         for item in items:
             try:
-                if isinstance(item, Outgoing) or key is not None:
-                    message = message_of(self, _outgoing(item, key))
+                if key is None and not isinstance(item, Outgoing):
+                    body = encode(item)
+                    chunk.append(NewMessage(body))
                 else:
-                    message = NewMessage(encode(item))
+                    message = message_of(self, _outgoing(item, key))
+                    chunk.append(message)
+                    body = message.body
+                    if message.terms and message.terms.headers:
+                        size += len(message.terms.headers)
             except Exception as error:  # noqa: BLE001  # handed on
                 raise _RefusedItem(error, self.ref.name) from None
-            chunk.append(message)
-            size += len(message.body)
-            if message.terms and message.terms.headers:
-                size += len(message.terms.headers)
-            if len(chunk) == most or size >= CHUNK_BYTES:
+            size += len(body)
+            if size >= CHUNK_BYTES or len(chunk) == most:
                 return
 
     def _send(
@@ -202,8 +204,10 @@ class Sending(QueuePolicy):
         self, messages: Sequence[NewMessage], known: Declared, first: int | None
     ) -> None:
         most = known.settings.max_payload_bytes
+        if not most or max([len(message.body) for message in messages]) <= most:
+            return
         for place, message in enumerate(messages):
-            if most and len(message.body) > most:
+            if len(message.body) > most:
                 which = f"payload {place} of {len(messages)}" if len(messages) > 1 else "payload"
                 if first is not None:
                     which = f"payload of item {first + place}"

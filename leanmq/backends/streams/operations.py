@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from itertools import groupby
+from operator import attrgetter
 from typing import Any, TypeAlias, TypeVar
 
 import attrs
@@ -451,7 +452,7 @@ def _milliseconds(seconds: float) -> int:
 
 def _runs(messages: Sequence[NewMessage]) -> list[str | bytes | int]:
     """Messages as the scripts take them: in runs that have the same fields."""
-    if not any(m.terms for m in messages):
+    if not any(map(_TERMS, messages)):
         return [1, "b", len(messages), *[m.body for m in messages]]
     runs: list[str | bytes | int] = []
     for names, same in groupby(map(_fields, messages), key=tuple):
@@ -477,6 +478,7 @@ def _fields(message: NewMessage) -> dict[str, str | bytes | int]:
 
 
 _PLAIN = Terms()
+_TERMS = attrgetter("terms")
 
 
 def _look(keys: StreamKeys) -> Call:
