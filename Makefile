@@ -8,8 +8,8 @@ PYTHON ?= $(shell for python in python3.11 python3 /usr/bin/python3 python3.12 p
 INSTALLED := .venv/.installed
 RUN := .venv/bin/python -m
 
-IN_MEMORY := memory-sync or memory-asyncio
-LONG := twenty_seeds or times_then_dead
+# What quick leaves to test: what takes long, and what starts processes.
+LONG := twenty_seeds or times_then_dead or real_server or cancelled or ctrl_c or forks or hold_up
 CODE := leanmq tests benchmarks scripts $(wildcard examples)
 N ?= 10
 
@@ -33,12 +33,12 @@ demo: $(INSTALLED) ## Send and consume 1,000 orders, in memory and on a real Red
 
 # These tests wait more than they compute, hence more workers than cores.
 quick: $(INSTALLED) ## Unit tests, and the contract in memory: under 20 s, no server needed
-	$(RUN) pytest tests -q -n 5 --dist worksteal \
+	$(RUN) pytest tests/contract tests/unit tests/fundamentals -q -n 4 --dist worksteal \
 		--ignore=tests/unit/test_typing.py --ignore=tests/unit/servers \
-		-k 'not contract or (($(IN_MEMORY)) and not ($(LONG)))'
+		--subjects=memory-asyncio --first-cases -k 'not ($(LONG))'
 
 test: $(INSTALLED) ## All tests, on one server and one redis-py: under 5 minutes
-	$(RUN) pytest tests -q -n 3
+	$(RUN) pytest tests -q -n 4
 
 lint: $(INSTALLED) ## Style: ruff check, ruff format
 	$(RUN) ruff check .

@@ -19,6 +19,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     subjects = mark.args if mark and mark.args else SUBJECTS
     worlds = mark.kwargs.get("worlds", WORLDS) if mark else WORLDS
     pairs = [(subject, world) for subject in subjects for world in worlds]
+    wanted = _wanted(metafunc.config)
+    # One is kept where none is wanted, and left out of the run below: a test cannot have none.
+    pairs = [pair for pair in pairs if not wanted or "-".join(pair) in wanted] or pairs[:1]
     metafunc.parametrize("harness", pairs, ids=["-".join(p) for p in pairs], indirect=True)
 
 
@@ -32,6 +35,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="of a parametrized contract test, run the first case alone on every subject",
     )
+    parser.addoption(
+        "--subjects",
+        default="",
+        help="make contract tests for these alone, as in memory-sync,redis-asyncio",
+    )
+
+
+def _wanted(config: pytest.Config) -> set[str]:
+    return set(filter(None, config.getoption("--subjects", default="").split(",")))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -40,10 +52,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     Unless the test says by ``@pytest.mark.on`` where it runs.
     """
     everywhere = () if config.getoption("--first-cases", default=False) else IN_DETAIL
-    left_out = {id(item) for item in items if _is_detail(item, everywhere)}
+    wanted = _wanted(config)
+    left_out = {
+        id(item) for item in items if _is_detail(item, everywhere) or _is_unwanted(item, wanted)
+    }
     if left_out:
         config.hook.pytest_deselected(items=[item for item in items if id(item) in left_out])
         items[:] = [item for item in items if id(item) not in left_out]
+
+
+def _is_unwanted(item: pytest.Item, wanted: set[str]) -> bool:
+    call = getattr(item, "callspec", None)
+    if not wanted or call is None or "harness" not in call.params:
+        return False
+    return "-".join(call.params["harness"]) not in wanted
 
 
 def _is_detail(item: pytest.Item, everywhere: Sequence[str]) -> bool:
