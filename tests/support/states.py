@@ -18,7 +18,7 @@ from .waiting import wait_until
 
 __all__ = ["busy", "crowded", "failing_saves", "loading", "lonely", "out_of_memory", "replica"]
 
-_FILLERS = 500
+_FILLERS = 6_000
 
 
 @contextmanager
@@ -91,11 +91,12 @@ def loading(servers: Topology) -> Iterator[None]:
     servers.ask(node, "EVAL", fill, 1, "filler", _FILLERS)
     try:
         with _settings(servers):
-            # It looks for requests after each of these keys, and takes its time for them: in
-            # all, longer than any test waits.
+            # It looks for requests after each kilobyte, and takes a millisecond for a key: in
+            # all, longer than any test waits. Not longer for each: a kilobyte holds dozens of
+            # the small keys that other tests left, and so long it would not answer.
             servers.config_set("rdbcompression", "no", [node])
             servers.config_set("loading-process-events-interval-bytes", 1_024, [node])
-            servers.config_set("key-load-delay", 20_000, [node])
+            servers.config_set("key-load-delay", 1_000, [node])
             with _unanswered(node, b"DEBUG RELOAD"):
                 _await_refusal(servers, node, "LOADING")
                 try:
