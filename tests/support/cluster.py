@@ -135,6 +135,19 @@ class ClusterTopology(Topology):
         self._ordered = (slot, old, time.monotonic() + _ORDER_LASTS)
         return old
 
+    def wait_for_new_primary(
+        self, key: str | None, old: RedisProcess, timeout: float = 20.0
+    ) -> RedisProcess:
+        """See ``Topology``. An order that timed out is given again: for some seconds after a
+        failover the other primaries do not vote for another of the same slots."""
+        try:
+            return super().wait_for_new_primary(key, old, min(timeout, _ORDER_LASTS + 1.0))
+        except TimeoutError:
+            if not old.alive or old.frozen or timeout <= _ORDER_LASTS + 1.0:
+                raise
+        self.failover(key)
+        return super().wait_for_new_primary(key, old, timeout)
+
     def move_slot(
         self,
         key: str,
