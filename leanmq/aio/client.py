@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any, TypeVar, overload
+from typing import Any
 
 from leanmq.aio.queue import AsyncQueueHandle
-from leanmq.api import AsyncQueue, Message, Moment, Outgoing, Overflow, QueueInfo, Seconds
+from leanmq.api import AsyncQueue, Message, Moment, Outgoing, Overflow, QueueInfo, Seconds, T
 from leanmq.backends.protocol import AsyncBackend, Capabilities, QueueRef
 from leanmq.backends.registry import describe, open_async_backend
 from leanmq.policy.client import DEADLINE
@@ -19,8 +19,6 @@ from leanmq.policy.steps import drive_async
 from leanmq.policy.transaction import TransactionLogic
 
 __all__ = ["AsyncLeanMQ", "AsyncTransaction"]
-
-T = TypeVar("T")
 
 
 class AsyncLeanMQ:
@@ -56,12 +54,11 @@ class AsyncLeanMQ:
     def __repr__(self) -> str:
         return f"<AsyncLeanMQ {self._core.name}>"
 
-    @overload
     def queue(
         self,
         name: str,
         *,
-        type: type[T],
+        type: type[T] | None = None,
         lease: Seconds | None = None,
         max_deliveries: int | None = None,
         max_length: int | None = None,
@@ -69,36 +66,7 @@ class AsyncLeanMQ:
         max_payload_bytes: int | None = None,
         dedup_window: Seconds | None = None,
         slot: str | None = None,
-    ) -> AsyncQueueHandle[T]: ...
-
-    @overload
-    def queue(
-        self,
-        name: str,
-        *,
-        type: None = None,
-        lease: Seconds | None = None,
-        max_deliveries: int | None = None,
-        max_length: int | None = None,
-        overflow: Overflow | None = None,
-        max_payload_bytes: int | None = None,
-        dedup_window: Seconds | None = None,
-        slot: str | None = None,
-    ) -> AsyncQueueHandle[Any]: ...
-
-    def queue(
-        self,
-        name: str,
-        *,
-        type: Any = None,
-        lease: Seconds | None = None,
-        max_deliveries: int | None = None,
-        max_length: int | None = None,
-        overflow: Overflow | None = None,
-        max_payload_bytes: int | None = None,
-        dedup_window: Seconds | None = None,
-        slot: str | None = None,
-    ) -> AsyncQueueHandle[Any]:
+    ) -> AsyncQueueHandle[T]:
         """See ``LeanMQ.queue``. Does no I/O, so it is no coroutine."""
         self._core.check_open()
         asked = settings_of(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Generic, TypeVar
 
@@ -17,10 +17,8 @@ from leanmq.api import (
     StoredMessage,
 )
 from leanmq.backends.protocol import AsyncBackend, QueueRef, State, Verb
-from leanmq.errors import ClosedError
-from leanmq.policy.logic import QueueLogic, Waiting, destination_of
-from leanmq.policy.processing import failed, kept_back, lease_lost, text_of
-from leanmq.policy.steps import drive_async
+from leanmq.policy.logic import QueueLogic, destination_of
+from leanmq.policy.steps import drive_async, iterate_async
 
 __all__ = ["AsyncQueueHandle"]
 
@@ -93,52 +91,12 @@ class AsyncQueueHandle(Generic[T]):
         self, *, count: int = 10, timeout: Seconds | None = None
     ) -> AsyncGenerator[Message[T], None]:
         """See ``leanmq.AsyncQueue.consume``."""
-        self._logic.check_consume(count, timeout)
-        return self._consume(count, timeout)
-
-    async def _consume(
-        self, count: int, timeout: Seconds | None
-    ) -> AsyncGenerator[Message[T], None]:
-        waiting: Waiting = []
-        try:
-            while True:
-                if waiting:
-                    waiting = await drive_async(self._logic.keep(waiting), self._backend)
-                else:
-                    waiting = await drive_async(self._logic.batch(count, timeout), self._backend)
-                    if not waiting and timeout is not None:
-                        return
-                if waiting:
-                    yield waiting.pop(0)[0]
-        except ClosedError:
-            return
-        finally:
-            with kept_back(self.name, len(waiting)):
-                await drive_async(self._logic.give_back(waiting), self._backend)
+        return iterate_async(self._logic.consume(count, timeout), self._backend)
 
     def processing(self, message: Message[T]) -> AbstractAsyncContextManager[T]:
         """See ``leanmq.AsyncQueue.processing``."""
-        return self._processing(message)
-
-    @asynccontextmanager
-    async def _processing(self, message: Message[T]) -> AsyncIterator[T]:
-        logic, backend = self._logic, self._backend
-        begun = logic.begin(message)
-        try:
-            yield message.data
-        except Exception as error:
-            with failed(self.name, message, error):
-                reason = text_of(error)
-                steps = logic.finish(Verb.RETRY, message, begun, reason=reason)
-                await drive_async(steps, backend)
-            raise
-        except BaseException as error:
-            with failed(self.name, message, error):
-                steps = logic.finish(Verb.RELEASE, message, begun)
-                await drive_async(steps, backend)
-            raise
-        if not await drive_async(logic.finish(Verb.ACKNOWLEDGE, message, begun), backend):
-            lease_lost(self.name, message)
+        work = asynccontextmanager(iterate_async)
+        return work(self._logic.processing(message), self._backend)
 
     async def acknowledge_messages(self, messages: MessageRefs) -> int:
         """See ``leanmq.AsyncQueue.acknowledge_messages``."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any, TypeVar, overload
+from typing import Any
 
-from leanmq.api import Message, Moment, Outgoing, Overflow, Queue, QueueInfo, Seconds
+from leanmq.api import Message, Moment, Outgoing, Overflow, Queue, QueueInfo, Seconds, T
 from leanmq.backends.protocol import Backend, Capabilities, QueueRef
 from leanmq.backends.registry import describe, open_backend
 from leanmq.policy.codec import codec_for
@@ -18,8 +18,6 @@ from leanmq.policy.steps import drive
 from leanmq.policy.transaction import TransactionLogic
 
 __all__ = ["DEADLINE", "LeanMQ", "Transaction"]
-
-T = TypeVar("T")
 
 DEADLINE = 30.0
 """Seconds that an operation is tried again while its server does not serve."""
@@ -73,12 +71,11 @@ class LeanMQ:
     def __repr__(self) -> str:
         return f"<LeanMQ {self._core.name}>"
 
-    @overload
     def queue(
         self,
         name: str,
         *,
-        type: type[T],
+        type: type[T] | None = None,
         lease: Seconds | None = None,
         max_deliveries: int | None = None,
         max_length: int | None = None,
@@ -86,36 +83,7 @@ class LeanMQ:
         max_payload_bytes: int | None = None,
         dedup_window: Seconds | None = None,
         slot: str | None = None,
-    ) -> QueueHandle[T]: ...
-
-    @overload
-    def queue(
-        self,
-        name: str,
-        *,
-        type: None = None,
-        lease: Seconds | None = None,
-        max_deliveries: int | None = None,
-        max_length: int | None = None,
-        overflow: Overflow | None = None,
-        max_payload_bytes: int | None = None,
-        dedup_window: Seconds | None = None,
-        slot: str | None = None,
-    ) -> QueueHandle[Any]: ...
-
-    def queue(
-        self,
-        name: str,
-        *,
-        type: Any = None,
-        lease: Seconds | None = None,
-        max_deliveries: int | None = None,
-        max_length: int | None = None,
-        overflow: Overflow | None = None,
-        max_payload_bytes: int | None = None,
-        dedup_window: Seconds | None = None,
-        slot: str | None = None,
-    ) -> QueueHandle[Any]:
+    ) -> QueueHandle[T]:
         """The queue of this name; made at its first use if it does not exist. Does no I/O.
 
         Settings are stored with the queue. Those that are not given are taken as stored; for a

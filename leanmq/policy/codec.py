@@ -91,7 +91,7 @@ class _Model:
             raise _of_another_type(data, self._wanted.__name__)
         try:
             text: str | bytes = data.model_dump_json()
-        except Exception as error:
+        except Exception as error:  # whatever the code of the model raises
             raise MessageError(
                 f"the {self._wanted.__name__} does not become JSON ({type(error).__name__})"
             ) from error
@@ -100,7 +100,7 @@ class _Model:
     def decode(self, body: bytes) -> Any:
         try:
             return self._wanted.model_validate_json(body)
-        except Exception as error:
+        except Exception as error:  # whatever the code of the model raises
             raise UndecodableError(f"no {self._wanted.__name__}: {_reasons(error)}") from error
 
     def decode_all(self, bodies: Iterable[bytes]) -> list[Any]:
@@ -119,11 +119,7 @@ def codec_for(wanted: Any) -> Codec:
     """
     if wanted is None or wanted is Any:
         return JSON
-    if (
-        isinstance(wanted, type)
-        and hasattr(wanted, "model_validate_json")
-        and hasattr(wanted, "model_dump_json")
-    ):
+    if isinstance(wanted, type) and all(hasattr(wanted, method) for method in _MODEL):
         return _Model(wanted)
     try:
         return _Typed(wanted)
@@ -181,6 +177,7 @@ def _told(error: msgspec.ValidationError) -> str:
 def _reasons(error: Exception) -> str:
     """What a model complains about: the field and the kind of error, which quotes no value."""
     try:
+        # As pydantic's errors have it; an error of another kind has no such method.
         rows = error.errors(include_input=False, include_url=False, include_context=False)  # type: ignore[attr-defined]
         texts = [f"{_place(row['loc'])}: {row['type']}" for row in rows]
     except (AttributeError, TypeError, KeyError):

@@ -34,7 +34,7 @@ from leanmq.policy.inflight import InFlight
 from leanmq.policy.patience import Patience
 from leanmq.policy.steps import Ask, Steps
 
-__all__ = ["ClientCore", "info_of"]
+__all__ = ["ClientCore"]
 
 log = logging.getLogger("leanmq")
 
@@ -138,29 +138,31 @@ class ClientCore:
         self._check_bound(name, changes)
         known: Declared = yield from self.persist("alter", Alter(name, changes))
         self._learn(name, known)
-        ref = QueueRef(name)
-        return info_of(ref, (yield from self.stats(ref, _NOTHING_ASKED)))
+        return (yield from self.info(QueueRef(name), _NOTHING_ASKED))
 
-    def stats(self, queue: QueueRef, asked: Settings) -> Steps[QueueStats]:
-        """Count the messages of a queue."""
+    def ask_of(self, queue: QueueRef, asked: Settings, method: str, request: object) -> Steps[Any]:
+        """``persist`` for a queue, which is made (again) if it is not there."""
         patience = self.patience()
         while True:
             yield from self.declare(queue, asked)
             try:
-                stats: QueueStats = yield Ask("stats", Stats(queue))
+                return (yield Ask(method, request))
             except QueueNotFoundError as error:
                 yield patience.pause(error)
                 yield from self.vanished(queue, asked)
             except ConnectionError as error:
                 yield patience.pause(error)
-            else:
-                return stats
+
+    def info(self, queue: QueueRef, asked: Settings) -> Steps[QueueInfo]:
+        """Count the messages of a queue."""
+        stats: QueueStats = yield from self.ask_of(queue, asked, "stats", Stats(queue))
+        return _info_of(queue, stats)
 
     def list_queues(self) -> Steps[list[QueueInfo]]:
         """Every queue, and its dead letters."""
         yield from self.open()
         listed: Listed = yield from self.persist("list", ListQueues())
-        return [info_of(ref, stats) for ref, stats in listed.queues]
+        return [_info_of(ref, stats) for ref, stats in listed.queues]
 
     def process_expired(self) -> Steps[int]:
         """Delete what has expired, in every queue."""
@@ -212,7 +214,7 @@ def _show(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else repr(value)
 
 
-def info_of(ref: QueueRef, stats: QueueStats) -> QueueInfo:
+def _info_of(ref: QueueRef, stats: QueueStats) -> QueueInfo:
     """What users are told of a queue."""
     settings = stats.settings
     return QueueInfo(

@@ -199,6 +199,13 @@ class InFlight:
                 for i in ids
             ]
 
+    def still_held(self, queue: QueueRef, messages: Sequence[Held]) -> list[bool]:
+        """Whether each is held by the very receipt that ``held`` or ``admit`` gave."""
+        with self._lock:
+            table = self._tables.get(queue, {})
+            known = set(self._known(table, messages))
+            return [message.id in known for message in messages]
+
     def forget(self, queue: QueueRef, messages: Iterable[Held]) -> None:
         """These are settled, or lost: they are held no more."""
         with self._lock:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Generic, TypeVar
 
@@ -17,10 +17,8 @@ from leanmq.api import (
     StoredMessage,
 )
 from leanmq.backends.protocol import Backend, QueueRef, State, Verb
-from leanmq.errors import ClosedError
-from leanmq.policy.logic import QueueLogic, Waiting, destination_of
-from leanmq.policy.processing import failed, kept_back, lease_lost, text_of
-from leanmq.policy.steps import drive
+from leanmq.policy.logic import QueueLogic, destination_of
+from leanmq.policy.steps import drive, iterate
 
 __all__ = ["QueueHandle"]
 
@@ -93,50 +91,12 @@ class QueueHandle(Generic[T]):
         self, *, count: int = 10, timeout: Seconds | None = None
     ) -> Generator[Message[T], None]:
         """See ``leanmq.Queue.consume``."""
-        self._logic.check_consume(count, timeout)
-        return self._consume(count, timeout)
-
-    def _consume(self, count: int, timeout: Seconds | None) -> Generator[Message[T], None]:
-        waiting: Waiting = []
-        try:
-            while True:
-                if waiting:
-                    waiting = drive(self._logic.keep(waiting), self._backend)
-                else:
-                    waiting = drive(self._logic.batch(count, timeout), self._backend)
-                    if not waiting and timeout is not None:
-                        return
-                if waiting:
-                    yield waiting.pop(0)[0]
-        except ClosedError:
-            return
-        finally:
-            with kept_back(self.name, len(waiting)):
-                drive(self._logic.give_back(waiting), self._backend)
+        return iterate(self._logic.consume(count, timeout), self._backend)
 
     def processing(self, message: Message[T]) -> AbstractContextManager[T]:
         """See ``leanmq.Queue.processing``."""
-        return self._processing(message)
-
-    @contextmanager
-    def _processing(self, message: Message[T]) -> Iterator[T]:
-        logic, backend = self._logic, self._backend
-        begun = logic.begin(message)
-        try:
-            yield message.data
-        except Exception as error:
-            with failed(self.name, message, error):
-                reason = text_of(error)
-                steps = logic.finish(Verb.RETRY, message, begun, reason=reason)
-                drive(steps, backend)
-            raise
-        except BaseException as error:
-            with failed(self.name, message, error):
-                steps = logic.finish(Verb.RELEASE, message, begun)
-                drive(steps, backend)
-            raise
-        if not drive(logic.finish(Verb.ACKNOWLEDGE, message, begun), backend):
-            lease_lost(self.name, message)
+        work = contextmanager(iterate)
+        return work(self._logic.processing(message), self._backend)
 
     def acknowledge_messages(self, messages: MessageRefs) -> int:
         """See ``leanmq.Queue.acknowledge_messages``."""

@@ -201,22 +201,11 @@ class Receiving(QueuePolicy):
         wanted = None if ids is None else ids_of(ids)
         found: list[Stored] = []
         for some in [None] if wanted is None else chunks(wanted, MAX_COUNT):
-            peeked = yield from self._peek(Peek(self.ref, count, state, some))
+            request = Peek(self.ref, count, state, some)
+            peeked: Peeked = yield from self.core.ask_of(self.ref, self.asked, "peek", request)
             found += peeked.messages
         now = self.core.clock.time()
         return [self._stored(stored, now) for stored in found]
-
-    def _peek(self, request: Peek) -> Steps[Peeked]:
-        patience = self.core.patience()
-        while True:
-            yield from self.core.declare(self.ref, self.asked)
-            try:
-                peeked: Peeked = yield from self.core.persist("peek", request)
-            except QueueNotFoundError as error:
-                yield patience.pause(error)
-                yield from self.core.vanished(self.ref, self.asked)
-            else:
-                return peeked
 
     def _stored(self, stored: Stored, now: float) -> StoredMessage[Any]:
         d = stored.delivery

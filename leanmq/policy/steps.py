@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, Generator
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
@@ -12,8 +12,19 @@ import msgspec
 from leanmq.backends.protocol import AsyncBackend, Backend
 from leanmq.errors import LeanMQError
 
-__all__ = ["Ask", "Sleep", "Steps", "drive", "drive_async"]
+__all__ = [
+    "Ask",
+    "Hand",
+    "Loop",
+    "Sleep",
+    "Steps",
+    "drive",
+    "drive_async",
+    "iterate",
+    "iterate_async",
+]
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -30,7 +41,15 @@ class Sleep(msgspec.Struct, frozen=True):
     seconds: float
 
 
+class Hand(msgspec.Struct, frozen=True):
+    """Hand a value to the user, and go on when they are done with it. An exception of theirs is
+    raised here, and so is GeneratorExit if they want no more."""
+
+    value: Any
+
+
 Steps: TypeAlias = Generator["Ask | Sleep", Any, T]
+Loop: TypeAlias = Generator["Ask | Sleep | Hand", Any, None]
 
 
 def drive(steps: Steps[T], backend: Backend) -> T:
@@ -38,24 +57,28 @@ def drive(steps: Steps[T], backend: Backend) -> T:
     try:
         step = next(steps)
         while True:
-            try:
-                result = None
-                if isinstance(step, Sleep):
-                    time.sleep(step.seconds)
-                elif step.request is None:
-                    result = getattr(backend, step.method)()
-                else:
-                    result = getattr(backend, step.method)(step.request)
-            except LeanMQError as error:
-                # Its cause stays; of its way up through the drivers nobody learns anything.
-                step = steps.throw(error.with_traceback(None))
-            except BaseException as error:  # noqa: BLE001  # raised in the policy instead
-                step = steps.throw(error)
-            else:
-                step = steps.send(result)
+            step = _go_on(steps, *_carry_out(step, backend))
     except StopIteration as stop:
         value: T = stop.value
         return value
+
+
+def iterate(loop: Loop, backend: Backend) -> Generator[Any, None]:
+    """Run a policy that hands out values, as a generator of these."""
+    try:
+        step = next(loop)
+        while True:
+            if not isinstance(step, Hand):
+                step = _go_on(loop, *_carry_out(step, backend))
+                continue
+            raised: BaseException | None = None
+            try:
+                yield step.value
+            except BaseException as error:  # noqa: BLE001  # raised in the policy instead
+                raised = error
+            step = _go_on(loop, None, raised)
+    except StopIteration:
+        return
 
 
 async def drive_async(steps: Steps[T], backend: AsyncBackend) -> T:
@@ -63,21 +86,59 @@ async def drive_async(steps: Steps[T], backend: AsyncBackend) -> T:
     try:
         step = next(steps)
         while True:
-            try:
-                result = None
-                if isinstance(step, Sleep):
-                    await asyncio.sleep(step.seconds)
-                elif step.request is None:
-                    result = await getattr(backend, step.method)()
-                else:
-                    result = await getattr(backend, step.method)(step.request)
-            except LeanMQError as error:
-                # Its cause stays; of its way up through the drivers nobody learns anything.
-                step = steps.throw(error.with_traceback(None))
-            except BaseException as error:  # noqa: BLE001  # raised in the policy instead
-                step = steps.throw(error)
-            else:
-                step = steps.send(result)
+            step = _go_on(steps, *(await _carry_out_async(step, backend)))
     except StopIteration as stop:
         value: T = stop.value
         return value
+
+
+async def iterate_async(loop: Loop, backend: AsyncBackend) -> AsyncGenerator[Any, None]:
+    """``iterate`` for asyncio."""
+    try:
+        step = next(loop)
+        while True:
+            if not isinstance(step, Hand):
+                step = _go_on(loop, *(await _carry_out_async(step, backend)))
+                continue
+            raised: BaseException | None = None
+            try:
+                yield step.value
+            except BaseException as error:  # noqa: BLE001  # raised in the policy instead
+                raised = error
+            step = _go_on(loop, None, raised)
+    except StopIteration:
+        return
+
+
+def _go_on(steps: Generator[S, Any, Any], result: Any, raised: BaseException | None) -> S:
+    return steps.send(result) if raised is None else steps.throw(raised)
+
+
+def _carry_out(step: Ask | Sleep, backend: Backend) -> tuple[Any, BaseException | None]:
+    """What came of a step, or what it raised."""
+    try:
+        if isinstance(step, Sleep):
+            time.sleep(step.seconds)
+            return None, None
+        method = getattr(backend, step.method)
+        return method() if step.request is None else method(step.request), None
+    except LeanMQError as error:
+        # Its cause stays; of its way up through the drivers nobody learns anything.
+        return None, error.with_traceback(None)
+    except BaseException as error:  # noqa: BLE001  # raised in the policy instead
+        return None, error
+
+
+async def _carry_out_async(
+    step: Ask | Sleep, backend: AsyncBackend
+) -> tuple[Any, BaseException | None]:
+    try:
+        if isinstance(step, Sleep):
+            await asyncio.sleep(step.seconds)
+            return None, None
+        method = getattr(backend, step.method)
+        return await (method() if step.request is None else method(step.request)), None
+    except LeanMQError as error:
+        return None, error.with_traceback(None)
+    except BaseException as error:  # noqa: BLE001  # raised in the policy instead
+        return None, error

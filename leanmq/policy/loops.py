@@ -1,0 +1,167 @@
+"""Loops over messages, and work that settles itself: policies that hand values to the user."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import attrs
+from msgspec.structs import replace
+
+from leanmq.api import Message, Seconds
+from leanmq.backends.protocol import Held, Verb
+from leanmq.errors import ClosedError, LeanMQError
+from leanmq.policy.names import check_count, wait_of
+from leanmq.policy.receiving import Receiving
+from leanmq.policy.settling import Settling
+from leanmq.policy.steps import Hand, Loop, Steps
+
+__all__ = ["Looping"]
+
+log = logging.getLogger("leanmq")
+
+Waiting: TypeAlias = "list[tuple[Message[Any], Held]]"
+"""Messages that were received and not yet handed to the user, and how they are held."""
+
+
+@attrs.frozen
+class Looping(Receiving, Settling):
+    """The part of a queue's policy that receives and settles on behalf of the user's code."""
+
+    def consume(self, count: int, timeout: Seconds | None) -> Loop:
+        """Hand out messages one by one. Says at once, not at the first one, what is wrong."""
+        self.core.check_open()
+        check_count(count)
+        wait_of(True, timeout)
+        return self._consume(count, timeout)
+
+    def _consume(self, count: int, timeout: Seconds | None) -> Loop:
+        waiting: Waiting = []
+        try:
+            while True:
+                if waiting:
+                    waiting = yield from self._keep(waiting)
+                else:
+                    messages = yield from self.receive(count, True, timeout)
+                    held = self.core.inflight.held(self.ref, [m.id for m in messages])
+                    waiting = list(zip(messages, held, strict=True))
+                    if not waiting and timeout is not None:
+                        return
+                if waiting:
+                    yield Hand(waiting.pop(0)[0])
+        except ClosedError:
+            return
+        finally:
+            with _kept_back(self.ref.name, len(waiting)):
+                yield from self._give_back(waiting)
+
+    def _keep(self, waiting: Waiting) -> Steps[Waiting]:
+        """Received messages whose turn has not come, without those that were lost meanwhile.
+
+        Once half of the lease has passed, it is renewed.
+        """
+        clock = self.core.clock
+        known = yield from self.core.declare(self.ref, self.asked)
+        lease = known.settings.lease or 0.0
+        if waiting[0][0].lease_until - clock.time() > lease / 2:
+            return waiting if self._ours(waiting[:1]) else waiting[1:]
+        yield from self.extend([message for message, _ in self._ours(waiting)])
+        until = clock.time() + lease
+        return [
+            (replace(message, lease_until=until), held) for message, held in self._ours(waiting)
+        ]
+
+    def _give_back(self, waiting: Waiting) -> Steps[None]:
+        """Release what waits for its turn no more."""
+        ours = [message for message, _ in self._ours(waiting)]
+        if ours and not self.core.closed:
+            yield from self.settle(Verb.RELEASE, ours)
+
+    def _ours(self, waiting: Waiting) -> Waiting:
+        """Those still held by the same receipts: a sibling may have received one meanwhile."""
+        still = self.core.inflight.still_held(self.ref, [held for _, held in waiting])
+        return [pair for pair, ours in zip(waiting, still, strict=True) if ours]
+
+    def processing(self, message: Message[Any]) -> Loop:
+        """Hand out one payload, and settle its message by how that ends."""
+        [begun] = self.core.inflight.held(self.ref, [message.id])
+        try:
+            yield Hand(message.data)
+        except Exception as error:  # of the user's code: the message's fault, it is counted
+            with _failed(self.ref.name, message, error):
+                yield from self._finish(Verb.RETRY, message, begun, reason=_text_of(error))
+            raise
+        except BaseException as error:  # Ctrl-C, a cancellation: not the message's fault
+            with _failed(self.ref.name, message, error):
+                yield from self._finish(Verb.RELEASE, message, begun)
+            raise
+        if not (yield from self._finish(Verb.ACKNOWLEDGE, message, begun)):
+            _lease_lost(self.ref.name, message)
+
+    def _finish(
+        self, verb: Verb, message: Message[Any], begun: Held, *, reason: str = ""
+    ) -> Steps[bool]:
+        """Settle what was worked on, unless that was done on the way; false if it was lost."""
+        [now] = self.core.inflight.held(self.ref, [message.id])
+        if now.receipt is None and begun.receipt is not None:
+            return True
+        if now.receipt is not None and not all(self.core.inflight.still_held(self.ref, [begun])):
+            return False  # a sibling has it
+        return bool((yield from self.settle(verb, message, reason=reason)))
+
+
+@contextmanager
+def _failed(queue: str, message: Message[Any], error: BaseException) -> Iterator[None]:
+    """Around giving a message back after ``error``, which is what the caller shall see: trouble
+    with the giving back is logged, and the message comes back after its lease."""
+    try:
+        yield
+    except LeanMQError as trouble:
+        log.warning(
+            "message %s of queue %r could not be given back after %s (%s); it comes again when "
+            "its lease ends",
+            message.id,
+            queue,
+            type(error).__name__,
+            trouble,
+            extra={"leanmq_event": "give_back_failed", "leanmq_queue": queue},
+        )
+
+
+@contextmanager
+def _kept_back(queue: str, count: int) -> Iterator[None]:
+    """Around giving back what a loop received and did not come to: nobody waits for an error at
+    the end of a loop, so trouble is logged, and the messages come back after their leases."""
+    try:
+        yield
+    except LeanMQError as trouble:
+        log.warning(
+            "%d messages of queue %r that a loop did not come to could not be given back (%s); "
+            "they come again when their leases end",
+            count,
+            queue,
+            trouble,
+            extra={"leanmq_event": "give_back_failed", "leanmq_queue": queue},
+        )
+
+
+def _text_of(error: Exception) -> str:
+    """What is kept of an exception; one that has no words has its name."""
+    name = type(error).__name__
+    try:
+        return f"{name}: {error}"
+    except Exception:  # noqa: BLE001  # of the user's class; it must not hide the user's error
+        return name
+
+
+def _lease_lost(queue: str, message: Message[Any]) -> None:
+    """The work is done, but was not acknowledged: somebody else has the message, or had."""
+    log.warning(
+        "message %s of queue %r was processed, but its lease was lost before it could be "
+        "acknowledged: it may be processed twice; use a longer lease, or extend_messages",
+        message.id,
+        queue,
+        extra={"leanmq_event": "lease_lost", "leanmq_queue": queue},
+    )
