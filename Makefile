@@ -33,9 +33,9 @@ demo: $(INSTALLED) ## Send and consume 1,000 orders, in memory and on a real Red
 
 # These tests wait more than they compute, hence more workers than cores.
 quick: $(INSTALLED) ## Unit tests, and the contract in memory: under 20 s, no server needed
-	$(RUN) pytest tests/contract tests/unit tests/fundamentals -q -n 4 --dist worksteal \
+	$(RUN) pytest tests/contract tests/unit tests/fundamentals -q -n 6 --dist worksteal \
 		--ignore=tests/unit/test_typing.py --ignore=tests/unit/servers \
-		--subjects=memory-asyncio --first-cases -k 'not ($(LONG))'
+		--subjects=memory-asyncio -k 'not ($(LONG))'
 
 test: $(INSTALLED) ## All tests, on one server and one redis-py: under 5 minutes
 	$(RUN) pytest tests -q -n 4

@@ -242,8 +242,7 @@ def run(row: Row, inside: Path) -> Result:
     with tempfile.TemporaryDirectory(prefix="leanmq-matrix-") as folder:
         report = Path(folder, "report.xml")
         command: list[str | Path] = [inside, "-m", "pytest", "tests/contract", "-q", "-n", WORKERS]
-        # Versions differ in what they say on the wire, not in which arguments are refused.
-        command += ["--first-cases", "-k", expression]
+        command += ["-k", expression]
         command += [f"--junitxml={report}", "-p", "no:cacheprovider"]
         done = subprocess.run(command, cwd=ROOT, env={**os.environ, **settings})
         if report.exists():

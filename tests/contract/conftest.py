@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -29,12 +29,7 @@ IN_DETAIL = ("memory", "redis")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """What the matrix asks for."""
-    parser.addoption(
-        "--first-cases",
-        action="store_true",
-        help="of a parametrized contract test, run the first case alone on every subject",
-    )
+    """What ``make quick`` asks for."""
     parser.addoption(
         "--subjects",
         default="",
@@ -47,33 +42,22 @@ def _wanted(config: pytest.Config) -> set[str]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The first case of a parametrized test runs on every subject, the others on two.
-
-    Unless the test says by ``@pytest.mark.on`` where it runs.
-    """
-    everywhere = () if config.getoption("--first-cases", default=False) else IN_DETAIL
+    """Of a test that is ``in_detail``, the first case runs on every subject, the others on two."""
     wanted = _wanted(config)
-    left_out = {
-        id(item) for item in items if _is_detail(item, everywhere) or _is_unwanted(item, wanted)
-    }
+    left_out = {id(item) for item in items if _is_left_out(item, wanted)}
     if left_out:
         config.hook.pytest_deselected(items=[item for item in items if id(item) in left_out])
         items[:] = [item for item in items if id(item) not in left_out]
 
 
-def _is_unwanted(item: pytest.Item, wanted: set[str]) -> bool:
+def _is_left_out(item: pytest.Item, wanted: set[str]) -> bool:
     call = getattr(item, "callspec", None)
-    if not wanted or call is None or "harness" not in call.params:
+    if call is None or "harness" not in call.params:
         return False
-    return "-".join(call.params["harness"]) not in wanted
-
-
-def _is_detail(item: pytest.Item, everywhere: Sequence[str]) -> bool:
-    call = getattr(item, "callspec", None)
-    if call is None or "harness" not in call.indices:
-        return False
-    mark = item.get_closest_marker("on")
-    if (mark and mark.args) or call.params["harness"][0] in everywhere:
+    subject = call.params["harness"][0]
+    if wanted and "-".join(call.params["harness"]) not in wanted:
+        return True
+    if item.get_closest_marker("in_detail") is None or subject in IN_DETAIL:
         return False
     return any(place for name, place in call.indices.items() if name != "harness")
 

@@ -84,6 +84,7 @@ def by_customer(order: dict[str, Any]) -> str | None:
     return order.get("customer")
 
 
+@pytest.mark.in_detail
 @pytest.mark.parametrize(
     ("key", "expected"),
     [("all", ["all", "all", "own"]), (by_customer, ["ann", None, "own"])],
@@ -143,6 +144,7 @@ async def test_an_endless_iterable_is_sent_until_it_raises(queue: AsyncQueue) ->
     assert (await queue.get_info()).message_count == 0
 
 
+@pytest.mark.in_detail
 @pytest.mark.parametrize("kind", [list, tuple, set, iter, deque])
 async def test_items_come_from_any_iterable(
     queue: AsyncQueue, kind: Callable[[list[int]], Any]
@@ -159,6 +161,7 @@ def large_headers() -> Iterator[Any]:
     return (Outgoing(n, headers={"h": "x" * 16_000}) for n in range(600))
 
 
+@pytest.mark.in_detail
 @pytest.mark.parametrize(
     ("items", "count", "most"),
     [(large_payloads, 7, 3 * MIB // 2), (large_headers, 600, 16_100)],
@@ -210,6 +213,7 @@ BAD: dict[str, tuple[Any, Any, type[Exception], str]] = {
 }
 
 
+@pytest.mark.in_detail
 @pytest.mark.parametrize("case", BAD)
 async def test_a_chunk_with_a_bad_item_is_not_sent_and_the_item_is_named(
     mq: Client, case: str

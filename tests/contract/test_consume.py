@@ -380,6 +380,7 @@ async def test_ctrl_c_gives_the_message_back_uncounted(queue: AsyncQueue) -> Non
     assert (again.id, again.delivery_count, again.failures) == (message.id, 1, ())
 
 
+@pytest.mark.in_detail
 @pytest.mark.parametrize("ends", ["well", "badly"])
 @pytest.mark.parametrize("how", ["retried", "released", "dead", "acknowledged"])
 async def test_what_was_settled_in_the_block_stays_as_it_was_settled(
@@ -469,6 +470,7 @@ async def test_a_failure_after_the_lease_was_lost_is_the_one_that_propagates(
     assert await other.acknowledge_messages(taken) == 1
 
 
+@pytest.mark.in_detail
 @pytest.mark.parametrize("error", [ValueError("mine"), asyncio.CancelledError("mine")])
 async def test_trouble_with_giving_back_is_logged_and_hides_nothing(
     harness: Harness, caplog: pytest.LogCaptureFixture, error: BaseException

@@ -9,6 +9,7 @@ import asyncio
 import pickle
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from leanmq import (
     BulkSendError,
     ConnectionError,
     LeanMQError,
+    Message,
     QueueFullError,
     ServerStateError,
 )
@@ -192,46 +194,50 @@ async def test_a_server_that_a_script_keeps_busy_refuses_all_until_the_script_en
     assert [m.data for m in await drain(queue, 1)] == ["served"]
 
 
-@pytest.mark.on("redis")  # for the others see the failovers
-async def test_a_server_that_is_a_replica_is_waited_for_until_it_is_a_primary(
-    queue: AsyncQueue, harness: Harness
-) -> None:
+@asynccontextmanager
+async def waited_for(
+    queue: AsyncQueue, harness: Harness, state: AbstractContextManager[None]
+) -> AsyncIterator[Message[Any]]:
+    """The block runs in a state, in which a patient sender begins; once it is over, all goes on.
+
+    Yields a message that was received before.
+    """
     await queue.send_message("held")
     [held] = await queue.get_messages()
     patient = harness.client(deadline=20).queue("orders")
     await patient.declare()
 
-    with states.replica(harness.servers):
-        async with refused(ConnectionError, "READONLY", "write to its primary"):
-            await queue.send_message("refused")
-        async with refused(ConnectionError, "READONLY", "write to its primary"):
-            await queue.acknowledge_messages(held)
+    with state:
+        yield held
         sending = asyncio.ensure_future(patient.send_message("waited"))
         await asyncio.wait([sending], timeout=0.1)
 
     await asyncio.wait_for(sending, 15)
     assert await queue.acknowledge_messages(held) == 1
     assert [m.data for m in await drain(queue, 1)] == ["waited"]
+
+
+@pytest.mark.on("redis")  # for the others see the failovers
+async def test_a_server_that_is_a_replica_is_waited_for_until_it_is_a_primary(
+    queue: AsyncQueue, harness: Harness
+) -> None:
+    async with waited_for(queue, harness, states.replica(harness.servers)) as held:
+        async with refused(ConnectionError, "READONLY", "write to its primary"):
+            await queue.send_message("refused")
+        async with refused(ConnectionError, "READONLY", "write to its primary"):
+            await queue.acknowledge_messages(held)
 
 
 @pytest.mark.on("redis")  # the others would take it for dead if it lasted
 async def test_a_server_that_loads_its_data_is_waited_for(
     queue: AsyncQueue, harness: Harness
 ) -> None:
-    await queue.send_message("held")
-    [held] = await queue.get_messages()
-    patient = harness.client(deadline=20).queue("orders")
-    await patient.declare()
-
-    with states.loading(harness.servers):
-        async with refused(ConnectionError, "LOADING", "wait until it has loaded"):
-            await queue.send_message("refused")
-        sending = asyncio.ensure_future(patient.send_message("waited"))
-        await asyncio.wait([sending], timeout=0.1)
-
-    await asyncio.wait_for(sending, 15)
-    assert await queue.acknowledge_messages(held) == 1
-    assert [m.data for m in await drain(queue, 1)] == ["waited"]
+    loading = states.loading(harness.servers)
+    async with (
+        waited_for(queue, harness, loading),
+        refused(ConnectionError, "LOADING", "wait until it has loaded"),
+    ):
+        await queue.send_message("refused")
 
 
 @pytest.mark.on("redis")  # the servers of the others would be refused, too

@@ -88,7 +88,7 @@ TYPES: dict[str, tuple[Any, Any]] = {
     "model": (Model, Model(7, "žlutý \x00")),
 }
 # Payloads become bytes and back above the seam, so in detail that is tested on one subject.
-in_detail = pytest.mark.on("memory")
+once = pytest.mark.on("memory")
 every_type = pytest.mark.parametrize("kind", TYPES)
 
 # What none of the types above can be, and what they have in common.
@@ -109,6 +109,7 @@ async def died(queue: AsyncQueue, count: int = 1) -> list[Message[Any]]:
 # --- what is of the type
 
 
+@pytest.mark.in_detail
 @every_type
 async def test_what_is_received_is_an_instance(mq: Client, kind: str) -> None:
     wanted, payload = TYPES[kind]
@@ -122,6 +123,7 @@ async def test_what_is_received_is_an_instance(mq: Client, kind: str) -> None:
     assert await queue.acknowledge_messages(message) == 1
 
 
+@pytest.mark.in_detail
 @every_type
 async def test_every_way_in_and_out_knows_the_type(mq: Client, kind: str) -> None:
     wanted, payload = TYPES[kind]
@@ -143,6 +145,7 @@ async def test_a_key_can_be_made_from_an_instance(mq: Client) -> None:
     assert [m.key for m in await queue.get_messages()] == ["order 1", "order 2"]
 
 
+@pytest.mark.in_detail
 @every_type
 async def test_dead_letters_of_a_typed_queue_are_instances_too(mq: Client, kind: str) -> None:
     wanted, payload = TYPES[kind]
@@ -165,7 +168,7 @@ async def test_an_instance_is_stored_as_plain_json(mq: Client) -> None:
     assert message.data == {"id": 7, "items": [{"name": "tea", "price": 2.5}], "note": None}
 
 
-@in_detail
+@once
 async def test_json_of_others_becomes_an_instance(mq: Client) -> None:
     await mq.queue("orders").send_message({"id": 7, "of a later version": 1})
 
@@ -174,7 +177,7 @@ async def test_json_of_others_becomes_an_instance(mq: Client) -> None:
     assert message.data == Order(7)
 
 
-@in_detail
+@once
 async def test_the_type_is_of_the_handle_and_not_of_the_queue(mq: Client) -> None:
     for kind in ("attrs", "dataclass", "struct"):
         wanted, payload = TYPES[kind]
@@ -186,6 +189,7 @@ async def test_the_type_is_of_the_handle_and_not_of_the_queue(mq: Client) -> Non
 # --- what is not
 
 
+@pytest.mark.in_detail
 @every_type
 async def test_something_else_is_refused_and_nothing_is_stored(mq: Client, kind: str) -> None:
     wanted, payload = TYPES[kind]
@@ -206,7 +210,7 @@ async def test_something_else_is_refused_and_nothing_is_stored(mq: Client, kind:
     assert (await queue.get_info()).message_count == 0
 
 
-@in_detail
+@once
 @pytest.mark.parametrize("kind", ["attrs", "dataclass", "struct", "model"])
 async def test_an_instance_of_another_class_is_told_by_its_name(mq: Client, kind: str) -> None:
     wanted, _ = TYPES[kind]
@@ -219,7 +223,7 @@ async def test_an_instance_of_another_class_is_told_by_its_name(mq: Client, kind
 WRONG: Any = "7"
 
 
-@in_detail
+@once
 @pytest.mark.parametrize(
     ("wanted", "payload"),
     [
@@ -252,6 +256,7 @@ async def test_a_bulk_send_tells_which_item_is_of_another_type(mq: Client) -> No
     assert isinstance(stopped.value.__cause__, MessageError)
 
 
+@pytest.mark.in_detail
 @every_type
 async def test_what_does_not_fit_becomes_a_dead_letter_with_the_reason(
     mq: Client, kind: str
@@ -274,7 +279,7 @@ async def test_what_does_not_fit_becomes_a_dead_letter_with_the_reason(
     assert await queue.dlq.acknowledge_messages(dead) == 1
 
 
-@in_detail
+@once
 async def test_the_reason_names_the_class_and_the_field(mq: Client) -> None:
     queue = mq.queue("orders", type=Order)
     misfits: list[Any] = [
@@ -307,7 +312,7 @@ class Strict(msgspec.Struct, forbid_unknown_fields=True):
     level: int | None = None
 
 
-@in_detail
+@once
 @pytest.mark.parametrize(
     ("wanted", "misfit"),
     [
@@ -330,6 +335,7 @@ async def test_no_reason_ever_quotes_the_payload(mq: Client, wanted: Any, misfit
     assert "4711" not in dead.error
 
 
+@pytest.mark.in_detail
 @every_type
 async def test_what_is_no_json_at_all_is_a_dead_letter_of_a_typed_queue_too(
     mq: Client, harness: Harness, kind: str
@@ -388,7 +394,7 @@ class Tree(msgspec.Struct):
     right: Tree | None = None
 
 
-@in_detail
+@once
 @pytest.mark.parametrize(
     "wanted",
     [Arbitrary, object, Holder, list[Arbitrary], dict[str, Holder], Holder | None, Arbitrary(), 7],
@@ -399,7 +405,7 @@ async def test_a_type_that_json_cannot_make_is_refused_at_once(mq: Client, wante
         mq.queue("orders", type=wanted)
 
 
-@in_detail
+@once
 @pytest.mark.parametrize("wanted", [None, Any], ids=repr)
 async def test_no_type_is_any_json(mq: Client, wanted: Any) -> None:
     queue = mq.queue("orders", type=wanted)
@@ -408,7 +414,7 @@ async def test_no_type_is_any_json(mq: Client, wanted: Any) -> None:
     assert [m.data for m in await queue.get_messages()] == [1, "a", {"b": None}]
 
 
-@in_detail
+@once
 @pytest.mark.parametrize(
     ("wanted", "payload"),
     [
@@ -430,7 +436,7 @@ async def test_types_made_of_types_are_types(mq: Client, wanted: Any, payload: A
     assert type(message.data) is type(payload)
 
 
-@in_detail
+@once
 async def test_true_is_no_number(mq: Client) -> None:
     with pytest.raises(MessageError, match="Expected `int`, got `bool`"):
         await mq.queue("orders", type=int).send_message(True)

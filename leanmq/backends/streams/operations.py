@@ -7,8 +7,6 @@ topology and no asyncio in here; that is what drivers and connections are for.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from itertools import groupby
-from operator import attrgetter
 from typing import Any, TypeAlias, TypeVar
 
 import attrs
@@ -28,7 +26,6 @@ from leanmq.backends.protocol import (
     Held,
     Listed,
     ListQueues,
-    NewMessage,
     Peek,
     Peeked,
     Purge,
@@ -45,11 +42,11 @@ from leanmq.backends.protocol import (
     Standing,
     State,
     Stats,
-    Terms,
     Transact,
 )
-from leanmq.backends.streams import replies
-from leanmq.backends.streams.calls import Call, Command, Hub, Many, Outcome, Outcomes, Reply, Wait
+from leanmq.backends.streams import refusals, replies
+from leanmq.backends.streams.calls import Call, Command, Hub, Many, Outcomes, Reply, Wait
+from leanmq.backends.streams.entries import runs_of
 from leanmq.backends.streams.keys import (
     GROUP,
     SCHEMA,
@@ -62,12 +59,9 @@ from leanmq.backends.streams.scripts import Script, script
 from leanmq.errors import (
     BackendError,
     CrossSlotError,
-    CrossSlotTransactionError,
     LeanMQError,
-    QueueFullError,
     QueueNotFoundError,
     StaleSettingsError,
-    TransactionError,
     UnsupportedError,
 )
 
@@ -115,9 +109,9 @@ class StreamOperations:
         if tag is None:
             registry = registry_key(self.prefix)
             look = ("HGET", registry, name)
-            entry = _reply((yield Call((look,), registry, idempotent=True)))
+            entry = refusals.reply((yield Call((look,), registry, idempotent=True)))
             if entry is None:
-                raise _not_found(name)
+                raise refusals.not_found(name)
             tag = self._tags[name] = replies.tag(entry)
         return queue_keys(self.prefix, name, tag)
 
@@ -134,7 +128,7 @@ class StreamOperations:
         register = ("HSETNX", registry, request.name, entry)
         look = ("HGET", registry, request.name)
         outcomes = yield Call((register, look), registry, idempotent=True)
-        _, found = (_value(outcome, request.name) for outcome in outcomes)
+        _, found = (refusals.value(outcome, request.name) for outcome in outcomes)
         tag = self._tags[request.name] = replies.tag(found)
         keys = queue_keys(self.prefix, request.name, tag)
         asked = attrs.asdict(request.settings)
@@ -173,14 +167,14 @@ class StreamOperations:
         if not result.dead_letters:
             registry = registry_key(self.prefix)
             forget = ("HDEL", registry, request.name)
-            _reply((yield Call((forget,), registry, idempotent=True)))
+            refusals.reply((yield Call((forget,), registry, idempotent=True)))
             self._tags.pop(request.name, None)
         return result
 
     def list(self, request: ListQueues) -> Operation[Listed]:
         """The registry, then one look at each queue, all those of a node together."""
         registry = registry_key(self.prefix)
-        entries = _reply((yield Call((("HGETALL", registry),), registry, idempotent=True)))
+        entries = refusals.reply((yield Call((("HGETALL", registry),), registry, idempotent=True)))
         places: list[tuple[QueueRef, QueueKeys]] = []
         for name, entry in sorted(replies.pairs(entries)):
             keys = queue_keys(self.prefix, name.decode(), replies.tag(entry))
@@ -199,7 +193,7 @@ class StreamOperations:
         """One script call for the whole batch."""
         keys = yield from self._stream(batch.queue)
         kind = "d" if batch.queue.dead else "q"
-        runs = _runs(batch.messages)
+        runs = runs_of(batch.messages)
         try:
             reply = yield from _run(
                 script("send"),
@@ -216,7 +210,7 @@ class StreamOperations:
         ids = replies.sent_ids(reply)
         if len(ids) == len(batch.messages):
             return Sent(ids)
-        full = _full(batch.queue.name)
+        full = refusals.full(batch.queue.name)
         return Sent([*ids, *[full] * (len(batch.messages) - len(ids))])
 
     def transact(self, request: Transact) -> Operation[Sent]:
@@ -230,7 +224,7 @@ class StreamOperations:
             tags.setdefault(queue.tag, batch.queue.name)
             stream = queue.of(batch.queue)
             keys += stream.for_sending()
-            runs = _runs(batch.messages)
+            runs = runs_of(batch.messages)
             arguments += (batch.epoch, "d" if batch.queue.dead else "q", len(runs), *runs)
             wakes.append(stream.stream)
         names = [batch.queue.name for batch in request.sends]
@@ -245,7 +239,7 @@ class StreamOperations:
                 groups += (consumer, times, len(entries), *(w for pair in entries for w in pair))
                 names.append(settlement.queue.name)
         if self.slots_apart and len(tags) > 1:
-            raise _apart(tags)
+            raise refusals.apart(tags)
         try:
             reply = yield from _run(
                 script("transact"),
@@ -256,7 +250,7 @@ class StreamOperations:
                 wakes=tuple(wakes),
             )
         except (BackendError, QueueNotFoundError, StaleSettingsError) as error:
-            refusal = _refused_transaction(error, names)
+            refusal = refusals.refused_transaction(error, names)
             if refusal is error:
                 raise
             raise refusal from error.__cause__ or error
@@ -420,7 +414,7 @@ class StreamOperations:
         # What comes now was sent, or fell due, this moment: it has not expired yet.
         blocking = (*_read(request), "BLOCK", _milliseconds(wait), "STREAMS", keys.stream, ">")
         outcomes = yield Call((blocking,), keys.stream, idempotent=True, block=wait)
-        fresh = replies.entries(_value(outcomes[0], request.queue.name))
+        fresh = replies.entries(refusals.value(outcomes[0], request.queue.name))
         return replies.read(fresh, request, result.lease)
 
     def _brisk(self, keys: StreamKeys, request: Receive) -> Operation[Exchanged]:
@@ -430,12 +424,12 @@ class StreamOperations:
             ("HMGET", keys.meta, "lease", "ttl"),
         )
         outcomes = yield Call(commands, keys.stream, idempotent=True)
-        reply, (lease, has_ttl) = (_value(o, request.queue.name) for o in outcomes)
+        reply, (lease, has_ttl) = (refusals.value(o, request.queue.name) for o in outcomes)
         fresh = replies.entries(reply)
         if not (fresh and lease):  # without a lease: just deleted, the script will tell
             return Exchanged()
         if has_ttl:
-            time = _reply((yield Call((("TIME",),), keys.stream, idempotent=True)))
+            time = refusals.reply((yield Call((("TIME",),), keys.stream, idempotent=True)))
             fresh, expired = replies.unexpired(fresh, request.consumer, time)
             if expired:
                 yield from self._on_held(request.queue, "ack", expired)
@@ -448,37 +442,6 @@ def _read(request: Receive) -> Command:
 
 def _milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
-
-
-def _runs(messages: Sequence[NewMessage]) -> list[str | bytes | int]:
-    """Messages as the scripts take them: in runs that have the same fields."""
-    if not any(map(_TERMS, messages)):
-        return [1, "b", len(messages), *[m.body for m in messages]]
-    runs: list[str | bytes | int] = []
-    for names, same in groupby(map(_fields, messages), key=tuple):
-        rows = list(same)
-        runs += (len(names), *names, len(rows), *(value for row in rows for value in row.values()))
-    return runs
-
-
-def _fields(message: NewMessage) -> dict[str, str | bytes | int]:
-    """Fields of an entry; those with an @ tell what becomes of it, and are not stored."""
-    terms = message.terms or _PLAIN
-    named = {
-        "b": message.body,
-        "k": terms.key,
-        "h": terms.headers,
-        "m": terms.label,
-        "x": terms.ttl,
-        "@d": terms.delay,
-        "@a": terms.due_at,
-        "@u": terms.dedup_id,
-    }
-    return {n: v for n, v in named.items() if v is not None and v != 0}
-
-
-_PLAIN = Terms()
-_TERMS = attrgetter("terms")
 
 
 def _look(keys: StreamKeys) -> Call:
@@ -496,9 +459,9 @@ def _look(keys: StreamKeys) -> Call:
 
 
 def _stats(outcomes: Outcomes, name: str, tag: str) -> QueueStats:
-    meta, length, pending, delayed = (_value(outcome, name) for outcome in outcomes)
+    meta, length, pending, delayed = (refusals.value(outcome, name) for outcome in outcomes)
     if meta[0] is None:
-        raise _not_found(name)
+        raise refusals.not_found(name)
     return replies.stats(length, pending, delayed, meta, tag)
 
 
@@ -523,84 +486,8 @@ def _run(
         # which names no key, does not reach. The text itself does.
         by_text: Command = ("EVAL", code.text, *rest)
         outcomes = yield Call((by_text,), keys[0], idempotent, wakes=wakes)
-    return _value(outcomes[-1], queue)
+    return refusals.value(outcomes[-1], queue)
 
 
 def _unknown_script(outcomes: Outcomes) -> bool:
     return getattr(outcomes[-1], "code", "") == "NOSCRIPT"
-
-
-def _reply(outcomes: Outcomes) -> Reply:
-    return _value(outcomes[0], "")
-
-
-def _value(outcome: Outcome, queue: str) -> Reply:
-    """The reply, or its error raised with the name of the queue."""
-    if not isinstance(outcome, LeanMQError):
-        return outcome
-    if outcome.code in ("NOQUEUE", "NOGROUP"):
-        raise _not_found(queue) from outcome
-    if outcome.code == "STALE":
-        raise _stale(queue) from outcome
-    if outcome.code == "SCHEMA":
-        raise BackendError(f"{outcome}; upgrade leanmq in this process") from outcome
-    outcome.queue = outcome.queue or queue or None
-    raise outcome
-
-
-def _full(
-    name: str, why: str = "it holds as many messages as max_length lets it"
-) -> QueueFullError:
-    return QueueFullError(
-        f"queue {name!r} is full: {why}; let consumers catch up, or raise max_length by "
-        "update_queue",
-        queue=name,
-    )
-
-
-def _apart(tags: dict[str, str]) -> CrossSlotTransactionError:
-    queues = ", ".join(f"{name!r} (slot {tag!r})" for tag, name in tags.items())
-    return CrossSlotTransactionError(
-        f"the queues of this transaction are in different slots: {queues}; make them with the "
-        "same slot=, as in mq.queue(name, slot='checkout')"
-    )
-
-
-def _refused_transaction(error: LeanMQError, names: list[str]) -> LeanMQError:
-    """What the script's own refusals mean for the user. Which queue it means stands last."""
-    words = str(_first_cause(error)).split(" ")
-    if error.code == "LOST":
-        return TransactionError(
-            f"message {words[1]} is not leased to this client any more: nothing of the "
-            "transaction was carried out; receive it again",
-            message_id=words[1],
-        )
-    if not words[-1].isdecimal() or not 1 <= int(words[-1]) <= len(names):
-        return error
-    name = names[int(words[-1]) - 1]
-    if error.code == "FULL":
-        return _full(name, " ".join(words[1:-2]))
-    if isinstance(error, QueueNotFoundError):
-        return _not_found(name)
-    if isinstance(error, StaleSettingsError):
-        return _stale(name)
-    error.queue = name
-    return error
-
-
-def _first_cause(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def _stale(queue: str) -> StaleSettingsError:
-    return StaleSettingsError(
-        f"the settings of queue {queue!r} were changed meanwhile; send again", queue=queue
-    )
-
-
-def _not_found(queue: str) -> QueueNotFoundError:
-    return QueueNotFoundError(
-        f"queue {queue!r} does not exist; declare it first, or it was deleted", queue=queue
-    )
