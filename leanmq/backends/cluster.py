@@ -11,7 +11,7 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from leanmq.backends.pipelines import again, hops, pipeline, shared_out
 from leanmq.backends.single import prove
 from leanmq.backends.streams.calls import Call, Command, Outcome
-from leanmq.backends.urls import Address, Target
+from leanmq.backends.urls import Address, Target, show
 from leanmq.backends.wire import Drop, NodeCall, Steps, troubles
 from leanmq.clock import Clock, SystemClock
 from leanmq.errors import ConnectionError, LeanMQError
@@ -156,6 +156,8 @@ class ClusterSlots:
                     for gone in self._adopt(reply, node):
                         yield Drop(gone)
                     return
+                else:
+                    problem = problem or ConnectionError(f"node {show(node)} has an empty map")
         self._stale = True
         if problem is not None and not isinstance(problem, ConnectionError):
             raise problem

@@ -178,6 +178,14 @@ def test_a_server_that_is_no_cluster_says_so(cluster: Cluster, world: World) -> 
         cluster.connection.open()
 
 
+def test_nodes_that_were_not_made_a_cluster_yet_say_so(cluster: Cluster, world: World) -> None:
+    for address in (A, B, C):
+        world.servers[address] = lambda _: []
+
+    with pytest.raises(ConnectionError, match=r"\(node 127\.0\.0\.1:\d+ has an empty map\)"):
+        cluster.connection.open()
+
+
 def test_no_node_to_ask_is_an_error_that_tells_what_to_check(
     cluster: Cluster, world: World
 ) -> None:
