@@ -14,14 +14,17 @@
 from leanmq._version import __version__
 from leanmq.aio.client import AsyncLeanMQ, AsyncTransaction
 from leanmq.api import AsyncQueue, Failure, Message, Outgoing, Queue, QueueInfo, StoredMessage
+from leanmq.config import BackendConfig
 from leanmq.errors import (
     AccessError,
     BackendError,
     BulkSendError,
     ClosedError,
+    ConfigurationError,
     ConnectionError,
     CrossSlotError,
     CrossSlotTransactionError,
+    DeadLetterQueueNotFoundError,
     LeanMQError,
     MessageError,
     OutcomeUnknownError,
@@ -40,12 +43,15 @@ __all__ = [
     "AsyncLeanMQ",
     "AsyncQueue",
     "AsyncTransaction",
+    "BackendConfig",
     "BackendError",
     "BulkSendError",
     "ClosedError",
+    "ConfigurationError",
     "ConnectionError",
     "CrossSlotError",
     "CrossSlotTransactionError",
+    "DeadLetterQueueNotFoundError",
     "Failure",
     "LeanMQ",
     "LeanMQError",

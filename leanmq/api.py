@@ -35,6 +35,7 @@ __all__ = [
     "Overflow",
     "Queue",
     "QueueInfo",
+    "QueueName",
     "Seconds",
     "StoredMessage",
 ]
@@ -181,6 +182,10 @@ class QueueInfo(msgspec.Struct, frozen=True):
     slot: str = ""
 
 
+QueueName: TypeAlias = "str | Queue[Any] | AsyncQueue[Any] | QueueInfo"
+"""Which queue: its short name, its full name with the prefix, a queue, or figures of one."""
+
+
 @runtime_checkable
 class Queue(Protocol[T]):
     """A queue. Every method may be called from any thread."""
@@ -188,6 +193,11 @@ class Queue(Protocol[T]):
     @property
     def name(self) -> str:
         """The short name."""
+        ...
+
+    @property
+    def key(self) -> str:
+        """The full name, which begins with the client's prefix."""
         ...
 
     @property
@@ -341,15 +351,19 @@ class Queue(Protocol[T]):
         """
         ...
 
-    def move_to_dlq(self, messages: MessageRefs, reason: str = "") -> int:
+    def move_to_dlq(
+        self, messages: MessageRefs, reason: str = "", dlq: Queue[Any] | str | None = None
+    ) -> int:
         """Move messages to the dead letters, in one atomic step.
 
         Args:
             messages: Messages of this queue.
             reason: What ``message.error`` will say there; 1,000 bytes of it.
+            dlq: The dead letter queue of this queue, if you want to name it: it has one.
 
         Raises:
             QueueError: if this is a dead letter queue.
+            DeadLetterQueueNotFoundError: if ``dlq`` is not the one of this queue.
         """
         ...
 
@@ -435,6 +449,11 @@ class AsyncQueue(Protocol[T]):
         ...
 
     @property
+    def key(self) -> str:
+        """See ``Queue.key``."""
+        ...
+
+    @property
     def is_dlq(self) -> bool:
         """See ``Queue.is_dlq``."""
         ...
@@ -506,7 +525,9 @@ class AsyncQueue(Protocol[T]):
         """See ``Queue.extend_messages``."""
         ...
 
-    async def move_to_dlq(self, messages: MessageRefs, reason: str = "") -> int:
+    async def move_to_dlq(
+        self, messages: MessageRefs, reason: str = "", dlq: AsyncQueue[Any] | str | None = None
+    ) -> int:
         """See ``Queue.move_to_dlq``."""
         ...
 

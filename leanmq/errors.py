@@ -14,9 +14,11 @@ __all__ = [
     "BackendError",
     "BulkSendError",
     "ClosedError",
+    "ConfigurationError",
     "ConnectionError",
     "CrossSlotError",
     "CrossSlotTransactionError",
+    "DeadLetterQueueNotFoundError",
     "LeanMQError",
     "MessageError",
     "OutcomeUnknownError",
@@ -119,6 +121,10 @@ class QueueNotFoundError(QueueError):
     """The queue does not exist (any more)."""
 
 
+class DeadLetterQueueNotFoundError(QueueError):
+    """A queue has no such dead letter queue: each has one, its own."""
+
+
 class QueueSettingsError(QueueError):
     """A queue was opened with other settings than those it is stored with."""
 
@@ -149,6 +155,10 @@ class TransactionError(LeanMQError):
 
 class CrossSlotTransactionError(TransactionError, CrossSlotError):
     """A transaction over queues of different slots. Nothing was sent."""
+
+
+class ConfigurationError(LeanMQError, ValueError):
+    """A configuration cannot be: a key that is not known, a value, a file, a variable."""
 
 
 class MessageError(LeanMQError, ValueError):

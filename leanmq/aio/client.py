@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from leanmq.aio.queue import AsyncQueueHandle
-from leanmq.api import AsyncQueue, Message, Moment, Outgoing, Overflow, QueueInfo, Seconds, T
-from leanmq.backends.protocol import AsyncBackend, Capabilities, QueueRef
+from leanmq.api import (
+    Message,
+    Moment,
+    Outgoing,
+    Overflow,
+    QueueInfo,
+    QueueName,
+    Seconds,
+    T,
+)
+from leanmq.backends.protocol import AsyncBackend, Capabilities, QueueRef, Settings
 from leanmq.backends.registry import describe, open_async_backend
-from leanmq.policy.client import DEADLINE
+from leanmq.compat import older_spellings, send_spellings
 from leanmq.policy.codec import codec_for
-from leanmq.policy.core import ClientCore
+from leanmq.policy.core import DEADLINE, ClientCore
 from leanmq.policy.logic import QueueLogic, logic_of
-from leanmq.policy.names import check_name, options_of, seconds_of, settings_of
+from leanmq.policy.names import ref_of, settings_of
+from leanmq.policy.opening import configured, opening
 from leanmq.policy.steps import drive_async
 from leanmq.policy.transaction import TransactionLogic
+from leanmq.sources import ConfigSource
 
 __all__ = ["AsyncLeanMQ", "AsyncTransaction"]
 
@@ -36,27 +47,57 @@ class AsyncLeanMQ:
         {'id': 7}
     """
 
+    @older_spellings()
     def __init__(
         self,
         url: str | None = None,
-        *,
-        backend: AsyncBackend | None = None,
+        redis_port: int | None = None,
+        redis_db: int | None = None,
+        redis_password: str | None = None,
         prefix: str | None = None,
+        max_retries: int | None = None,
+        *,
+        redis_host: str | None = None,
+        backend: AsyncBackend | None = None,
         deadline: Seconds = DEADLINE,
         connection_timeout: Seconds | None = None,
+        retry_interval: Seconds | None = None,
+        queues: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        options = options_of(backend is not None, prefix, connection_timeout)
-        self._backend = open_async_backend(url, backend, options)
-        self._core = ClientCore(
-            describe(url, self._backend), deadline=seconds_of(deadline, "deadline")
+        asked = opening(
+            url,
+            redis_host=redis_host,
+            redis_port=redis_port,
+            redis_db=redis_db,
+            redis_password=redis_password,
+            given=backend,
+            prefix=prefix,
+            deadline=deadline,
+            connection_timeout=connection_timeout,
+            max_retries=max_retries,
+            retry_interval=retry_interval,
+            queues=queues,
         )
+        self._backend = open_async_backend(asked.url, backend, asked.options)
+        self._core = ClientCore(describe(asked.url, self._backend), asked.terms)
+
+    @classmethod
+    def from_config(cls, source: ConfigSource, **keywords: Any) -> Self:
+        """See ``LeanMQ.from_config``."""
+        return cls(**configured(source, keywords))
+
+    @classmethod
+    def from_env(cls, **keywords: Any) -> Self:
+        """See ``LeanMQ.from_env``."""
+        return cls(**configured(None, keywords))
 
     def __repr__(self) -> str:
         return f"<AsyncLeanMQ {self._core.name}>"
 
+    @older_spellings()
     def queue(
         self,
-        name: str,
+        name: QueueName,
         *,
         type: type[T] | None = None,
         lease: Seconds | None = None,
@@ -78,12 +119,15 @@ class AsyncLeanMQ:
             dedup_window=dedup_window,
             slot=slot,
         )
-        ref = QueueRef(check_name(name))
+        ref = ref_of(name, self._core.terms.prefix)
         return AsyncQueueHandle(self._backend, QueueLogic(self._core, ref, asked, codec_for(type)))
+
+    def _handle(self, ref: QueueRef) -> AsyncQueueHandle[Any]:
+        return AsyncQueueHandle(self._backend, QueueLogic(self._core, ref, Settings()))
 
     async def update_queue(
         self,
-        name: str,
+        name: QueueName,
         *,
         lease: Seconds | None = None,
         max_deliveries: int | None = None,
@@ -101,7 +145,29 @@ class AsyncLeanMQ:
             max_payload_bytes=max_payload_bytes,
             dedup_window=dedup_window,
         )
-        return await drive_async(self._core.update(check_name(name), changes), self._backend)
+        return await drive_async(self._core.update(name, changes), self._backend)
+
+    async def create_queue_pair(
+        self, name: QueueName, create_consumer_group: bool = True
+    ) -> tuple[AsyncQueueHandle[Any], AsyncQueueHandle[Any]]:
+        """See ``LeanMQ.create_queue_pair``."""
+        queue = self.queue(name)
+        await queue.declare()
+        return queue, queue.dlq
+
+    async def get_queue(self, name: QueueName) -> AsyncQueueHandle[Any] | None:
+        """See ``LeanMQ.get_queue``."""
+        ref = await drive_async(self._core.find(name), self._backend)
+        return None if ref is None else self._handle(ref)
+
+    async def get_dead_letter_queue(self, name: QueueName) -> AsyncQueueHandle[Any] | None:
+        """See ``LeanMQ.get_dead_letter_queue``."""
+        queue = await self.get_queue(name)
+        return None if queue is None else queue.dlq
+
+    async def delete_queue(self, name: QueueName, delete_dlq: bool | None = None) -> bool:
+        """See ``leanmq.AsyncQueue.delete``."""
+        return await self.queue(name).delete(delete_dlq=bool(delete_dlq))
 
     async def list_queues(self) -> list[QueueInfo]:
         """See ``LeanMQ.list_queues``."""
@@ -156,9 +222,10 @@ class AsyncTransaction:
         self._logic = TransactionLogic(core)
         self.ids: list[str] = []
 
+    @older_spellings(send_spellings(2), positional=2)
     def send_message(
         self,
-        queue: AsyncQueue[Any] | str,
+        queue: QueueName,
         data: Any,
         *,
         key: str | None = None,
@@ -180,6 +247,8 @@ class AsyncTransaction:
         """See ``Transaction.execute``."""
         self.ids = await drive_async(self._logic.execute(), self._backend)
         return self.ids
+
+    _execute = execute  # its name in 0.2.0
 
     async def __aenter__(self) -> AsyncTransaction:
         return self

@@ -17,6 +17,7 @@ from leanmq.api import (
     StoredMessage,
 )
 from leanmq.backends.protocol import AsyncBackend, QueueRef, State, Verb
+from leanmq.compat import older_spellings, receive_spellings, send_spellings
 from leanmq.policy.logic import QueueLogic, destination_of
 from leanmq.policy.steps import drive_async, iterate_async
 
@@ -42,6 +43,11 @@ class AsyncQueueHandle(Generic[T]):
         return self._logic.ref.name
 
     @property
+    def key(self) -> str:
+        """See ``leanmq.AsyncQueue.key``."""
+        return self._logic.full_name
+
+    @property
     def is_dlq(self) -> bool:
         """See ``leanmq.AsyncQueue.is_dlq``."""
         return self._logic.ref.dead
@@ -57,6 +63,7 @@ class AsyncQueueHandle(Generic[T]):
         """See ``leanmq.AsyncQueue.declare``."""
         return await drive_async(self._logic.declare(), self._backend)
 
+    @older_spellings(send_spellings(1), positional=1)
     async def send_message(
         self,
         data: T,
@@ -81,6 +88,7 @@ class AsyncQueueHandle(Generic[T]):
         """See ``leanmq.AsyncQueue.send_messages``."""
         return await drive_async(self._logic.send_many(items, key), self._backend)
 
+    @older_spellings(receive_spellings, positional=1)
     async def get_messages(
         self, count: int = 10, block: bool | None = None, timeout: Seconds | None = None
     ) -> list[Message[T]]:
@@ -117,11 +125,17 @@ class AsyncQueueHandle(Generic[T]):
         """See ``leanmq.AsyncQueue.extend_messages``."""
         return await drive_async(self._logic.extend(messages), self._backend)
 
-    async def move_to_dlq(self, messages: MessageRefs, reason: str = "") -> int:
+    @older_spellings()
+    async def move_to_dlq(
+        self,
+        messages: MessageRefs,
+        reason: str = "",
+        dlq: AsyncQueue[Any] | str | None = None,
+    ) -> int:
         """See ``leanmq.AsyncQueue.move_to_dlq``."""
-        return await drive_async(
-            self._logic.settle(Verb.DEAD_LETTER, messages, reason=reason), self._backend
-        )
+        self._logic.check_own_dlq(dlq)
+        steps = self._logic.settle(Verb.DEAD_LETTER, messages, reason=reason)
+        return await drive_async(steps, self._backend)
 
     async def requeue_messages(
         self, messages: MessageRefs, destination_queue: AsyncQueue[Any] | str | None = None

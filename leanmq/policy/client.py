@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
-from leanmq.api import Message, Moment, Outgoing, Overflow, Queue, QueueInfo, Seconds, T
-from leanmq.backends.protocol import Backend, Capabilities, QueueRef
+from leanmq.api import Message, Moment, Outgoing, Overflow, QueueInfo, QueueName, Seconds, T
+from leanmq.backends.protocol import Backend, Capabilities, QueueRef, Settings
 from leanmq.backends.registry import describe, open_backend
+from leanmq.compat import older_spellings, send_spellings
 from leanmq.policy.codec import codec_for
-from leanmq.policy.core import ClientCore
+from leanmq.policy.core import DEADLINE, ClientCore
 from leanmq.policy.logic import QueueLogic, logic_of
-from leanmq.policy.names import check_name, options_of, seconds_of, settings_of
+from leanmq.policy.names import ref_of, settings_of
+from leanmq.policy.opening import configured, opening
 from leanmq.policy.queue import QueueHandle
 from leanmq.policy.steps import drive
 from leanmq.policy.transaction import TransactionLogic
+from leanmq.sources import ConfigSource
 
-__all__ = ["DEADLINE", "LeanMQ", "Transaction"]
-
-DEADLINE = 30.0
-"""Seconds that an operation is tried again while its server does not serve."""
+__all__ = ["LeanMQ", "Transaction"]
 
 
 class LeanMQ:
@@ -33,15 +33,22 @@ class LeanMQ:
         url: ``memory://[name]``, ``redis://host:port/db``,
             ``redis+sentinel://host1,host2,host3/service`` or
             ``redis+cluster://host1,host2,host3``.
+        redis_host: With ``redis_port``, ``redis_db`` and ``redis_password``, one Redis server
+            instead of a URL (``localhost``, 6379, 0, none).
         backend: A backend instead of a URL.
         prefix: What every key in Redis begins with (``mq:``). A backend has its own.
         deadline: Seconds that an operation is tried again while the server does not serve
             (failover, restart); 0 tries once.
         connection_timeout: Seconds to wait for a connection, and for a reply (3). A backend
             has its own.
+        max_retries: How often an operation that surely was not carried out is tried again
+            within ``deadline``; None is as often as there is time.
+        retry_interval: Seconds between two tries; None begins with 5 ms and backs off.
+        queues: Settings by the names of queues, for handles that name no others.
 
     Raises:
         ValueError: if the URL, prefix or a duration cannot be.
+        TypeError: if arguments do not go together.
 
     Example:
         >>> with LeanMQ("memory://") as mq:
@@ -53,27 +60,71 @@ class LeanMQ:
         {'id': 7}
     """
 
+    @older_spellings()
     def __init__(
         self,
         url: str | None = None,
-        *,
-        backend: Backend | None = None,
+        redis_port: int | None = None,
+        redis_db: int | None = None,
+        redis_password: str | None = None,
         prefix: str | None = None,
+        max_retries: int | None = None,
+        *,
+        redis_host: str | None = None,
+        backend: Backend | None = None,
         deadline: Seconds = DEADLINE,
         connection_timeout: Seconds | None = None,
+        retry_interval: Seconds | None = None,
+        queues: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        options = options_of(backend is not None, prefix, connection_timeout)
-        self._backend = open_backend(url, backend, options)
-        self._core = ClientCore(
-            describe(url, self._backend), deadline=seconds_of(deadline, "deadline")
+        asked = opening(
+            url,
+            redis_host=redis_host,
+            redis_port=redis_port,
+            redis_db=redis_db,
+            redis_password=redis_password,
+            given=backend,
+            prefix=prefix,
+            deadline=deadline,
+            connection_timeout=connection_timeout,
+            max_retries=max_retries,
+            retry_interval=retry_interval,
+            queues=queues,
         )
+        self._backend = open_backend(asked.url, backend, asked.options)
+        self._core = ClientCore(describe(asked.url, self._backend), asked.terms)
+
+    @classmethod
+    def from_config(cls, source: ConfigSource, **keywords: Any) -> Self:
+        """A client as a configuration says.
+
+        Args:
+            source: A mapping, a ``leanmq.BackendConfig``, or the path of a TOML file.
+            keywords: Settings of ``leanmq.BackendConfig``; they win over the environment
+                (``LEANMQ_URL`` and others), which wins over a file.
+
+        Raises:
+            ConfigurationError: if something in it is not known or cannot be.
+        """
+        return cls(**configured(source, keywords))
+
+    @classmethod
+    def from_env(cls, **keywords: Any) -> Self:
+        """A client as the environment says: ``LEANMQ_CONFIG`` (a file), else ``LEANMQ_URL``, else
+        ``REDIS_URL``. Keywords as in ``from_config``.
+
+        Raises:
+            ConfigurationError: if none of them is set, or something in it cannot be.
+        """
+        return cls(**configured(None, keywords))
 
     def __repr__(self) -> str:
         return f"<LeanMQ {self._core.name}>"
 
+    @older_spellings()
     def queue(
         self,
-        name: str,
+        name: QueueName,
         *,
         type: type[T] | None = None,
         lease: Seconds | None = None,
@@ -120,12 +171,15 @@ class LeanMQ:
             dedup_window=dedup_window,
             slot=slot,
         )
-        ref = QueueRef(check_name(name))
+        ref = ref_of(name, self._core.terms.prefix)
         return QueueHandle(self._backend, QueueLogic(self._core, ref, asked, codec_for(type)))
+
+    def _handle(self, ref: QueueRef) -> QueueHandle[Any]:
+        return QueueHandle(self._backend, QueueLogic(self._core, ref, Settings()))
 
     def update_queue(
         self,
-        name: str,
+        name: QueueName,
         *,
         lease: Seconds | None = None,
         max_deliveries: int | None = None,
@@ -149,7 +203,30 @@ class LeanMQ:
             max_payload_bytes=max_payload_bytes,
             dedup_window=dedup_window,
         )
-        return drive(self._core.update(check_name(name), changes), self._backend)
+        return drive(self._core.update(name, changes), self._backend)
+
+    def create_queue_pair(
+        self, name: QueueName, create_consumer_group: bool = True
+    ) -> tuple[QueueHandle[Any], QueueHandle[Any]]:
+        """Make a queue now; returns it and its dead letters. See ``queue``, which asks nothing."""
+        queue = self.queue(name)
+        queue.declare()
+        return queue, queue.dlq
+
+    def get_queue(self, name: QueueName) -> QueueHandle[Any] | None:
+        """The queue of this name, or None if there is none. ``orders:dlq`` is that of the dead
+        letters of ``orders``."""
+        ref = drive(self._core.find(name), self._backend)
+        return None if ref is None else self._handle(ref)
+
+    def get_dead_letter_queue(self, name: QueueName) -> QueueHandle[Any] | None:
+        """The dead letters of a queue, or None if there is none."""
+        queue = self.get_queue(name)
+        return None if queue is None else queue.dlq
+
+    def delete_queue(self, name: QueueName, delete_dlq: bool | None = None) -> bool:
+        """See ``leanmq.Queue.delete``."""
+        return self.queue(name).delete(delete_dlq=bool(delete_dlq))
 
     def list_queues(self) -> list[QueueInfo]:
         """Every queue under the prefix, by name, each followed by its dead letters."""
@@ -218,9 +295,10 @@ class Transaction:
         self._logic = TransactionLogic(core)
         self.ids: list[str] = []
 
+    @older_spellings(send_spellings(2), positional=2)
     def send_message(
         self,
-        queue: Queue[Any] | str,
+        queue: QueueName,
         data: Any,
         *,
         key: str | None = None,
@@ -256,6 +334,8 @@ class Transaction:
         """
         self.ids = drive(self._logic.execute(), self._backend)
         return self.ids
+
+    _execute = execute  # its name in 0.2.0
 
     def __enter__(self) -> Transaction:
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -31,20 +32,43 @@ from leanmq.errors import (
     UnsupportedError,
 )
 from leanmq.policy.inflight import InFlight
+from leanmq.policy.names import ref_of
 from leanmq.policy.patience import Patience
 from leanmq.policy.steps import Ask, Steps
 
-__all__ = ["ClientCore"]
+__all__ = ["DEADLINE", "ClientCore", "ClientTerms"]
 
 log = logging.getLogger("leanmq")
+
+DEADLINE = 30.0
+"""Seconds that an operation is tried again while its server does not serve."""
+
+
+@attrs.frozen
+class ClientTerms:
+    """What a client was opened with, besides its backend.
+
+    Attributes:
+        deadline: Seconds that an operation is tried again while its server does not serve.
+        prefix: What full names of queues begin with.
+        queues: Settings by the names of queues, for handles that ask for no others.
+        max_retries: How often an unreachable server is tried again at most.
+        retry_interval: Seconds between two tries; None: pauses that grow.
+    """
+
+    deadline: float = DEADLINE
+    prefix: str = ""
+    queues: Mapping[str, Settings] = attrs.field(factory=dict)
+    max_retries: int | None = None
+    retry_interval: float | None = None
 
 
 class ClientCore:
     """The state of a client and the steps that every operation begins with."""
 
-    def __init__(self, name: str, *, deadline: float, clock: Clock | None = None) -> None:
+    def __init__(self, name: str, terms: ClientTerms, clock: Clock | None = None) -> None:
         self.name = name
-        self.deadline = deadline
+        self.terms = terms
         self.clock: Clock = clock or SystemClock()
         self.inflight = InFlight(self.clock)
         self.capabilities: Capabilities | None = None
@@ -55,7 +79,8 @@ class ClientCore:
 
     def patience(self) -> Patience:
         """For one operation."""
-        return Patience(self.clock, self.deadline)
+        terms = self.terms
+        return Patience(self.clock, terms.deadline, terms.max_retries, terms.retry_interval)
 
     def check_open(self) -> None:
         """Raises ClosedError after ``close``."""
@@ -85,6 +110,8 @@ class ClientCore:
         What a handle asks for is compared once with what is stored then: settings that are
         changed later, by ``update_queue``, are followed.
         """
+        if (configured := self.terms.queues.get(queue.name)) is not None:
+            asked = _filled(asked, configured)
         if self.capabilities is None or self.closed:
             yield from self.open()
         known = self._declared.get(queue.name)
@@ -130,9 +157,29 @@ class ClientCore:
         self._declared.pop(queue.name, None)
         return (yield from self._declare(queue.name, _NOTHING_ASKED))
 
-    def update(self, name: str, changes: Settings) -> Steps[QueueInfo]:
+    def find(self, queue: object) -> Steps[QueueRef | None]:
+        """The queue that is meant, if it exists; ``orders:dlq`` may mean dead letters."""
+        ref = ref_of(queue, self.terms.prefix)
+        yield from self.open()
+        if (yield from self._exists(ref)):
+            return ref
+        if ref.name.endswith(":dlq") and len(ref.name) > len(":dlq"):
+            dead = QueueRef(ref.name.removesuffix(":dlq"), True)
+            if (yield from self._exists(dead)):
+                return dead
+        return None
+
+    def _exists(self, queue: QueueRef) -> Steps[bool]:
+        try:
+            yield from self.persist("stats", Stats(queue))
+        except QueueNotFoundError:
+            return False
+        return True
+
+    def update(self, queue: object, changes: Settings) -> Steps[QueueInfo]:
         """Change settings for all who use the queue."""
         yield from self.open()
+        name = ref_of(queue, self.terms.prefix).name
         if changes == _NOTHING_ASKED:
             raise TypeError("nothing to update; give a setting, such as lease=30")
         self._check_bound(name, changes)
@@ -196,6 +243,14 @@ class ClientCore:
 
 
 _NOTHING_ASKED = Settings()
+
+
+def _filled(asked: Settings, configured: Settings) -> Settings:
+    """What is asked for, and of the rest what is configured."""
+    values = attrs.asdict(configured) | {
+        k: v for k, v in attrs.asdict(asked).items() if v is not None
+    }
+    return Settings(**values)
 
 
 def _compare(name: str, asked: Settings, stored: Settings) -> None:

@@ -6,9 +6,14 @@ import attrs
 
 from leanmq.api import QueueInfo
 from leanmq.backends.protocol import Drop, Dropped, QueueRef, Settings
-from leanmq.errors import ConnectionError, CrossSlotError, QueueError
+from leanmq.errors import (
+    ConnectionError,
+    CrossSlotError,
+    DeadLetterQueueNotFoundError,
+    QueueError,
+)
 from leanmq.policy.loops import Looping
-from leanmq.policy.names import check_name
+from leanmq.policy.names import ref_of
 from leanmq.policy.sending import Sending
 from leanmq.policy.steps import Ask, Steps
 
@@ -18,6 +23,27 @@ __all__ = ["QueueLogic", "destination_of", "logic_of"]
 @attrs.frozen
 class QueueLogic(Sending, Looping):
     """The operations of one queue (or its dead letters) of one client."""
+
+    @property
+    def full_name(self) -> str:
+        """Name with the prefix of the client, as version 0.2.0 had it, dead letters too."""
+        return f"{self.core.terms.prefix}{self.ref.name}{':dlq' if self.ref.dead else ''}"
+
+    def check_own_dlq(self, dlq: object) -> None:
+        """Raises DeadLetterQueueNotFoundError unless it is the dead letter queue of this queue."""
+        if dlq is None:
+            return
+        own = QueueRef(self.ref.name, True)
+        if isinstance(dlq, str):
+            dlq = dlq.removesuffix(":dlq")
+            own = QueueRef(self.ref.name)
+        named = ref_of(dlq, self.core.terms.prefix, "dlq")
+        if named != own:
+            raise DeadLetterQueueNotFoundError(
+                f"queue {self.ref.name!r} has one dead letter queue, its own, and "
+                f"{named.name!r} is not that; leave dlq out",
+                queue=self.ref.name,
+            )
 
     def declare(self) -> Steps[None]:
         """Make it, or compare its settings."""
@@ -62,7 +88,7 @@ def destination_of(origin: QueueLogic, queue: object) -> QueueLogic | None:
     if queue is None:
         return None
     if isinstance(queue, str):
-        ref = QueueRef(check_name(queue, "destination_queue"))
+        ref = ref_of(queue, origin.core.terms.prefix, "destination_queue")
         return QueueLogic(origin.core, ref, Settings())
     logic = logic_of(queue)
     assert isinstance(logic, QueueLogic)
@@ -85,6 +111,8 @@ def logic_of(queue: object) -> QueueLogic | str:
     """What stands behind a handle; a name stays one."""
     if isinstance(queue, str):
         return queue
+    if isinstance(queue, QueueInfo) and not queue.is_dlq:
+        return queue.name
     logic = getattr(queue, "_logic", None)
     if not isinstance(logic, QueueLogic):
         raise TypeError(f"expected a queue of this client or its name, not {type(queue).__name__}")

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from leanmq.api import Message, MessageRefs, Seconds
-from leanmq.backends.protocol import Settings
+from leanmq.backends.protocol import QueueRef, Settings
 from leanmq.backends.registry import Options
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "check_prefix",
     "ids_of",
     "options_of",
+    "ref_of",
     "seconds_of",
     "settings_of",
     "wait_of",
@@ -48,6 +49,24 @@ def check_name(name: object, what: str = "queue name") -> str:
     problem = "is empty" if not name else f"has {bad!r}" if bad else f"has {len(name)} characters"
     shown = name if len(name) <= 60 else name[:57] + "..."
     raise ValueError(f"{what} {shown!r} {problem}; use 1 to 200 of A-Z a-z 0-9 . _ : / -")
+
+
+def ref_of(queue: object, prefix: str, what: str = "queue name") -> QueueRef:
+    """The queue that is meant: by its name, its full name, a queue, or figures of one.
+
+    A full name has the prefix, as keys have it. It is known as such if the prefix ends in a colon;
+    else ``shopping`` under the prefix ``shop`` would be another queue's full name.
+
+    >>> ref_of("mq:orders", "mq:")
+    QueueRef(name='orders', dead=False)
+    """
+    if isinstance(queue, str):
+        short = queue.removeprefix(prefix) if prefix.endswith(":") else queue
+        return QueueRef(check_name(short or queue, what))
+    name, dead = getattr(queue, "name", None), getattr(queue, "is_dlq", None)
+    if isinstance(name, str) and isinstance(dead, bool):
+        return QueueRef(check_name(name, what), dead)
+    return QueueRef(check_name(queue, what))
 
 
 def check_prefix(prefix: object) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 from leanmq.clock import Clock
-from leanmq.errors import LeanMQError
+from leanmq.errors import ConnectionError, LeanMQError
 from leanmq.policy.steps import Sleep
 
 __all__ = ["Patience"]
@@ -19,17 +20,37 @@ class Patience:
 
     "Full jitter" after Brooker, Exponential Backoff and Jitter (AWS Architecture Blog, 2015),
     with half of each pause fixed, so that a dead server is not asked in a hot loop.
+
+    Args:
+        clock: Tells the time.
+        deadline: Seconds from now.
+        retries: How often an unreachable server is tried again at most; None: until the deadline.
+        interval: Seconds that each pause lasts; None: as above.
     """
 
-    def __init__(self, clock: Clock, deadline: float) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        deadline: float,
+        retries: int | None = None,
+        interval: float | None = None,
+    ) -> None:
         self._clock = clock
         self._ends = clock.monotonic() + deadline
+        self._retries = math.inf if retries is None else retries
+        self._interval = interval
         self._pause = FIRST_PAUSE
 
     def pause(self, error: LeanMQError) -> Sleep:
-        """The pause before the next try; raises ``error`` if the time is used up."""
-        if self._clock.monotonic() + self._pause > self._ends:
+        """The pause before the next try; raises ``error`` if there is to be none."""
+        longest = self._pause if self._interval is None else self._interval
+        if self._clock.monotonic() + longest > self._ends:
             raise error
-        pause = self._pause * (0.5 + random.random() / 2)
+        if isinstance(error, ConnectionError):
+            if not self._retries:
+                raise error
+            self._retries -= 1
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
-        return Sleep(pause)
+        if self._interval is not None:
+            return Sleep(longest)
+        return Sleep(longest * (0.5 + random.random() / 2))

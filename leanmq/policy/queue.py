@@ -17,6 +17,7 @@ from leanmq.api import (
     StoredMessage,
 )
 from leanmq.backends.protocol import Backend, QueueRef, State, Verb
+from leanmq.compat import older_spellings, receive_spellings, send_spellings
 from leanmq.policy.logic import QueueLogic, destination_of
 from leanmq.policy.steps import drive, iterate
 
@@ -42,6 +43,11 @@ class QueueHandle(Generic[T]):
         return self._logic.ref.name
 
     @property
+    def key(self) -> str:
+        """See ``leanmq.Queue.key``."""
+        return self._logic.full_name
+
+    @property
     def is_dlq(self) -> bool:
         """See ``leanmq.Queue.is_dlq``."""
         return self._logic.ref.dead
@@ -57,6 +63,7 @@ class QueueHandle(Generic[T]):
         """See ``leanmq.Queue.declare``."""
         return drive(self._logic.declare(), self._backend)
 
+    @older_spellings(send_spellings(1), positional=1)
     def send_message(
         self,
         data: T,
@@ -81,6 +88,7 @@ class QueueHandle(Generic[T]):
         """See ``leanmq.Queue.send_messages``."""
         return drive(self._logic.send_many(items, key), self._backend)
 
+    @older_spellings(receive_spellings, positional=1)
     def get_messages(
         self, count: int = 10, block: bool | None = None, timeout: Seconds | None = None
     ) -> list[Message[T]]:
@@ -115,9 +123,17 @@ class QueueHandle(Generic[T]):
         """See ``leanmq.Queue.extend_messages``."""
         return drive(self._logic.extend(messages), self._backend)
 
-    def move_to_dlq(self, messages: MessageRefs, reason: str = "") -> int:
+    @older_spellings()
+    def move_to_dlq(
+        self,
+        messages: MessageRefs,
+        reason: str = "",
+        dlq: Queue[Any] | str | None = None,
+    ) -> int:
         """See ``leanmq.Queue.move_to_dlq``."""
-        return drive(self._logic.settle(Verb.DEAD_LETTER, messages, reason=reason), self._backend)
+        self._logic.check_own_dlq(dlq)
+        steps = self._logic.settle(Verb.DEAD_LETTER, messages, reason=reason)
+        return drive(steps, self._backend)
 
     def requeue_messages(
         self, messages: MessageRefs, destination_queue: Queue[Any] | str | None = None

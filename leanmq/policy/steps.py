@@ -57,7 +57,8 @@ def drive(steps: Steps[T], backend: Backend) -> T:
     try:
         step = next(steps)
         while True:
-            step = _go_on(steps, *_carry_out(step, backend))
+            result, raised = _carry_out(step, backend)
+            step = steps.send(result) if raised is None else steps.throw(raised)
     except StopIteration as stop:
         value: T = stop.value
         return value
@@ -86,7 +87,8 @@ async def drive_async(steps: Steps[T], backend: AsyncBackend) -> T:
     try:
         step = next(steps)
         while True:
-            step = _go_on(steps, *(await _carry_out_async(step, backend)))
+            result, raised = await _carry_out_async(step, backend)
+            step = steps.send(result) if raised is None else steps.throw(raised)
     except StopIteration as stop:
         value: T = stop.value
         return value

@@ -29,7 +29,7 @@ from leanmq.errors import (
 )
 from leanmq.policy.core import ClientCore
 from leanmq.policy.logic import QueueLogic
-from leanmq.policy.names import check_name
+from leanmq.policy.names import ref_of
 from leanmq.policy.sending import message_of
 from leanmq.policy.steps import Ask, Steps
 
@@ -119,7 +119,7 @@ class TransactionLogic:
 
     def _policy(self, queue: str | QueueLogic) -> QueueLogic:
         if isinstance(queue, str):
-            ref = QueueRef(check_name(queue))
+            ref = ref_of(queue, self._core.terms.prefix)
             queue = QueueLogic(self._core, ref, _AS_IT_IS)
         if queue.core is not self._core:
             raise CrossSlotTransactionError(

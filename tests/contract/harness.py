@@ -57,6 +57,12 @@ class Client(Protocol):
     def update_queue(self) -> Callable[..., Awaitable[QueueInfo]]: ...
     @property
     def transaction(self) -> Callable[[], Any]: ...
+    async def create_queue_pair(
+        self, name: Any, create_consumer_group: bool = True
+    ) -> tuple[AsyncQueue, AsyncQueue]: ...
+    async def get_queue(self, name: Any) -> AsyncQueue | None: ...
+    async def get_dead_letter_queue(self, name: Any) -> AsyncQueue | None: ...
+    async def delete_queue(self, name: Any, delete_dlq: bool | None = None) -> bool: ...
     async def list_queues(self) -> list[QueueInfo]: ...
     async def process_expired_messages(self) -> int: ...
     async def open(self) -> Capabilities: ...
@@ -90,6 +96,10 @@ class ThreadedQueue:
         return self._queue.name
 
     @property
+    def key(self) -> str:
+        return self._queue.key
+
+    @property
     def is_dlq(self) -> bool:
         return self._queue.is_dlq
 
@@ -103,8 +113,8 @@ class ThreadedQueue:
     async def declare(self) -> None:
         await self._run(self._queue.declare)
 
-    async def send_message(self, data: Any, **options: Any) -> str:
-        return await self._run(self._queue.send_message, data, **options)
+    async def send_message(self, *data: Any, **options: Any) -> str:
+        return await self._run(self._queue.send_message, *data, **options)
 
     async def send_messages(
         self,
@@ -114,10 +124,8 @@ class ThreadedQueue:
     ) -> list[str]:
         return await self._run(self._queue.send_messages, items, key=key)
 
-    async def get_messages(
-        self, count: int = 10, block: bool | None = None, timeout: Seconds | None = None
-    ) -> list[Message[Any]]:
-        return await self._run(self._queue.get_messages, count, block, timeout)
+    async def get_messages(self, *how_many: Any, **how_long: Any) -> list[Message[Any]]:
+        return await self._run(self._queue.get_messages, *how_many, **how_long)
 
     async def acknowledge_messages(self, messages: MessageRefs) -> int:
         return await self._run(self._queue.acknowledge_messages, messages)
@@ -133,8 +141,10 @@ class ThreadedQueue:
     async def extend_messages(self, messages: MessageRefs) -> int:
         return await self._run(self._queue.extend_messages, messages)
 
-    async def move_to_dlq(self, messages: MessageRefs, reason: str = "") -> int:
-        return await self._run(self._queue.move_to_dlq, messages, reason)
+    async def move_to_dlq(
+        self, messages: MessageRefs, reason: str = "", dlq: AsyncQueue | str | None = None
+    ) -> int:
+        return await self._run(self._queue.move_to_dlq, messages, reason, _inner(dlq))
 
     def consume(
         self, *, count: int = 10, timeout: Seconds | None = None
@@ -165,10 +175,7 @@ class ThreadedQueue:
     async def requeue_messages(
         self, messages: MessageRefs, destination_queue: AsyncQueue | str | None = None
     ) -> int:
-        inner: Any = destination_queue
-        if isinstance(inner, ThreadedQueue):
-            inner = inner._queue
-        return await self._run(self._queue.requeue_messages, messages, inner)
+        return await self._run(self._queue.requeue_messages, messages, _inner(destination_queue))
 
     async def delete_messages(self, messages: MessageRefs) -> int:
         return await self._run(self._queue.delete_messages, messages)
@@ -191,6 +198,11 @@ class ThreadedQueue:
         return await self._run(self._queue.delete, delete_dlq=delete_dlq)
 
 
+def _inner(queue: Any) -> Any:
+    """What a client of the sync world takes for a queue of the tests."""
+    return queue._queue if isinstance(queue, ThreadedQueue) else queue
+
+
 class ThreadedTransaction:
     """``AsyncTransaction`` over a ``Transaction``."""
 
@@ -201,15 +213,16 @@ class ThreadedTransaction:
     def ids(self) -> list[str]:
         return self._transaction.ids
 
-    def send_message(self, queue: Any, data: Any, **options: Any) -> None:
-        inner = queue._queue if isinstance(queue, ThreadedQueue) else queue
-        self._transaction.send_message(inner, data, **options)
+    def send_message(self, queue: Any, *data: Any, **options: Any) -> None:
+        self._transaction.send_message(_inner(queue), *data, **options)
 
     def acknowledge(self, messages: Any) -> None:
         self._transaction.acknowledge(messages)
 
     async def execute(self) -> list[str]:
         return await self._run(self._transaction.execute)
+
+    _execute = execute
 
     async def __aenter__(self) -> ThreadedTransaction:
         self._transaction.__enter__()
@@ -226,14 +239,33 @@ class ThreadedClient:
     mq: LeanMQ
     threads: Threads
 
-    def queue(self, name: str, **settings: Any) -> AsyncQueue:
-        return ThreadedQueue(self.mq.queue(name, **settings), self.threads)
+    def queue(self, name: Any, **settings: Any) -> AsyncQueue:
+        return ThreadedQueue(self.mq.queue(_inner(name), **settings), self.threads)
 
     def transaction(self) -> ThreadedTransaction:
         return ThreadedTransaction(self.mq.transaction(), self.threads)
 
     async def update_queue(self, name: str, **changes: Any) -> QueueInfo:
         return await self.threads.run(self.mq.update_queue, name, **changes)
+
+    async def create_queue_pair(
+        self, name: Any, create_consumer_group: bool = True
+    ) -> tuple[AsyncQueue, AsyncQueue]:
+        pair = await self.threads.run(
+            self.mq.create_queue_pair, _inner(name), create_consumer_group
+        )
+        return ThreadedQueue(pair[0], self.threads), ThreadedQueue(pair[1], self.threads)
+
+    async def get_queue(self, name: Any) -> AsyncQueue | None:
+        queue = await self.threads.run(self.mq.get_queue, _inner(name))
+        return None if queue is None else ThreadedQueue(queue, self.threads)
+
+    async def get_dead_letter_queue(self, name: Any) -> AsyncQueue | None:
+        queue = await self.threads.run(self.mq.get_dead_letter_queue, _inner(name))
+        return None if queue is None else ThreadedQueue(queue, self.threads)
+
+    async def delete_queue(self, name: Any, delete_dlq: bool | None = None) -> bool:
+        return await self.threads.run(self.mq.delete_queue, _inner(name), delete_dlq)
 
     async def list_queues(self) -> list[QueueInfo]:
         return await self.threads.run(self.mq.list_queues)

@@ -101,8 +101,8 @@ def test_either_a_url_or_a_backend() -> None:
     backend = open_backend("memory://", None, Options())
     with pytest.raises(TypeError, match="not both"):
         LeanMQ("memory://", backend=backend)
-    with pytest.raises(TypeError, match="give a URL"):
-        LeanMQ()
+    with LeanMQ() as mq:
+        assert repr(mq) == "<LeanMQ redis://localhost:6379/0>"
     with LeanMQ(backend=backend) as mq:
         assert mq.queue("q").send_message(1)
 

@@ -19,7 +19,7 @@ from leanmq.backends.protocol import (
     Standing,
     Verb,
 )
-from leanmq.policy.core import ClientCore
+from leanmq.policy.core import ClientCore, ClientTerms
 from leanmq.policy.logic import QueueLogic
 from leanmq.policy.steps import Ask, Sleep, Steps
 
@@ -29,7 +29,7 @@ LOST = ConnectionError("lost", in_doubt=True)
 
 
 def logic() -> QueueLogic:
-    return QueueLogic(ClientCore("nowhere", deadline=30), ORDERS, Settings())
+    return QueueLogic(ClientCore("nowhere", ClientTerms(deadline=30)), ORDERS, Settings())
 
 
 def run(steps: Steps[Any], *answers: Any) -> Any:

@@ -18,7 +18,7 @@ from leanmq.backends.protocol import (
     Settings,
 )
 from leanmq.errors import QueueNotFoundError, StaleSettingsError
-from leanmq.policy.core import ClientCore
+from leanmq.policy.core import ClientCore, ClientTerms
 from leanmq.policy.logic import QueueLogic
 from leanmq.policy.steps import Ask, Sleep, Steps
 from leanmq.policy.transaction import TransactionLogic
@@ -65,7 +65,7 @@ class Server:
 
 
 def begun(clock: FakeClock, *, dedup: bool) -> TransactionLogic:
-    logic = TransactionLogic(ClientCore("hand-made", deadline=5.0, clock=clock))
+    logic = TransactionLogic(ClientCore("hand-made", ClientTerms(deadline=5.0), clock))
     for n, name in enumerate(["orders", "mails"]):
         logic.send(name, Outgoing("some words", dedup_id=f"d{n}" if dedup else None))
     return logic
@@ -107,7 +107,7 @@ def test_no_later_error_hides_that_a_message_may_have_been_stored(then: LeanMQEr
     clock = FakeClock()
     server = Server(clock, Sent([LOST]), Sent([then]))
     orders = QueueLogic(
-        ClientCore("hand-made", deadline=5.0, clock=clock), QueueRef("orders"), Settings()
+        ClientCore("hand-made", ClientTerms(deadline=5.0), clock), QueueRef("orders"), Settings()
     )
 
     with pytest.raises(OutcomeUnknownError, match="may be stored or not"):
@@ -118,7 +118,7 @@ def test_a_doubt_about_a_message_ends_when_it_is_stored() -> None:
     clock = FakeClock()
     server = Server(clock, Sent([LOST]), Sent([ConnectionError("failover")]), Sent(["7-0"]))
     orders = QueueLogic(
-        ClientCore("hand-made", deadline=5.0, clock=clock), QueueRef("orders"), Settings()
+        ClientCore("hand-made", ClientTerms(deadline=5.0), clock), QueueRef("orders"), Settings()
     )
 
     assert server.carry_out(orders.send(Outgoing(1, dedup_id="d"))) == "7-0"
