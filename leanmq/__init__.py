@@ -11,6 +11,8 @@
 ``import leanmq`` loads neither redis nor fakeredis; a client loads what its URL needs.
 """
 
+import typing
+
 from leanmq._version import __version__
 from leanmq.aio.client import AsyncLeanMQ, AsyncTransaction
 from leanmq.api import AsyncQueue, Failure, Message, Outgoing, Queue, QueueInfo, StoredMessage
@@ -21,7 +23,6 @@ from leanmq.errors import (
     BulkSendError,
     ClosedError,
     ConfigurationError,
-    ConnectionError,
     CrossSlotError,
     CrossSlotTransactionError,
     DeadLetterQueueNotFoundError,
@@ -37,6 +38,9 @@ from leanmq.errors import (
     UnsupportedError,
 )
 from leanmq.policy.client import LeanMQ, Transaction
+
+if typing.TYPE_CHECKING:
+    from leanmq.errors import ConnectionError
 
 __all__ = [
     "AccessError",
@@ -72,3 +76,12 @@ __all__ = [
     "UnsupportedError",
     "__version__",
 ]
+
+
+def __getattr__(name: str) -> typing.Any:
+    """``ConnectionError`` is redis-py's, too, and so it is made at its first use."""
+    if name == "ConnectionError":
+        from leanmq import errors
+
+        return errors.ConnectionError
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

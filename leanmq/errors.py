@@ -7,7 +7,7 @@ redis-py become ours is ``backends/faults.py``; nothing else maps errors.
 from __future__ import annotations
 
 import builtins
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 __all__ = [
     "AccessError",
@@ -29,6 +29,7 @@ __all__ = [
     "ServerStateError",
     "StaleSettingsError",
     "TransactionError",
+    "UnreachableError",
     "UnsupportedError",
 ]
 
@@ -67,15 +68,37 @@ class LeanMQError(Exception):
         return (_restore, (type(self), self.args, self.__dict__.copy()))
 
 
-class ConnectionError(LeanMQError, builtins.ConnectionError):
-    """The server could not be reached, or does not serve for the moment.
-
-    Raised after LeanMQ's own retries ran out of time (``deadline`` seconds); at once when a
-    client never reached its server. Calling again is safe: a send that raises this was
-    certainly not stored.
-    """
+class UnreachableError(LeanMQError, builtins.ConnectionError):
+    """What can be said of a ``ConnectionError`` without redis-py, whose class that one is, too."""
 
     retryable = True
+
+
+if TYPE_CHECKING:
+    from redis.exceptions import ConnectionError as _RedisConnectionError
+
+    class ConnectionError(UnreachableError, _RedisConnectionError):
+        """The server could not be reached, or does not serve for the moment."""
+
+else:
+
+    def __getattr__(name: str) -> Any:
+        """Make ``ConnectionError`` at its first use: ``import leanmq`` must not import redis."""
+        if name != "ConnectionError":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from redis import exceptions
+
+        class ConnectionError(UnreachableError, exceptions.ConnectionError):
+            """The server could not be reached, or does not serve for the moment.
+
+            Raised after LeanMQ's own retries ran out of time (``deadline`` seconds); at once when
+            a client never reached its server. Calling again is safe: a send that raises this was
+            certainly not stored. It is the builtin ``ConnectionError`` and redis-py's as well.
+            """
+
+        ConnectionError.__qualname__ = "ConnectionError"
+        # Of two threads that come here together one makes the class, for both.
+        return globals().setdefault("ConnectionError", ConnectionError)
 
 
 class OutcomeUnknownError(LeanMQError):

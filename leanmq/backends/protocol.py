@@ -79,6 +79,7 @@ class Capabilities:
         bounds: ``Settings.max_length`` is kept, exactly.
         receive_queues: How many queues one ``exchange`` may receive from.
         max_batch: How many messages one ``send`` takes at most.
+        notices: What was found at opening that an operator should know; logged once.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Capabilities:
     bounds: bool = True
     receive_queues: int = 1
     max_batch: int = 1_000
+    notices: tuple[str, ...] = ()
 
 
 @attrs.frozen(cache_hash=True)

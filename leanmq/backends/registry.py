@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import entry_points
 from typing import Protocol, cast
 
 import attrs
@@ -93,6 +92,8 @@ def _factory(url: str | None) -> BackendFactory:
     scheme, found, _ = url.partition("://")
     if found and scheme in _BUILT_IN:
         return cast("BackendFactory", importlib.import_module(_BUILT_IN[scheme]))
+    from importlib.metadata import entry_points  # slow to import, and seldom needed
+
     others = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     if found and scheme in others:
         return cast("BackendFactory", others[scheme].load())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -26,9 +27,9 @@ from leanmq.backends.protocol import (
 from leanmq.clock import Clock, SystemClock
 from leanmq.errors import (
     ClosedError,
-    ConnectionError,
     QueueNotFoundError,
     QueueSettingsError,
+    UnreachableError,
     UnsupportedError,
 )
 from leanmq.policy.inflight import InFlight
@@ -92,6 +93,8 @@ class ClientCore:
         self.check_open()
         if self.capabilities is None:
             self.capabilities = yield Ask("open")
+            for notice in self.capabilities.notices:
+                _tell(self.name, notice)
         return self.capabilities
 
     def ping(self) -> Steps[None]:
@@ -148,7 +151,7 @@ class ClientCore:
         while True:
             try:
                 return (yield Ask(method, request))
-            except ConnectionError as error:
+            except UnreachableError as error:
                 yield patience.pause(error)
                 self.check_open()
 
@@ -197,7 +200,7 @@ class ClientCore:
             except QueueNotFoundError as error:
                 yield patience.pause(error)
                 yield from self.vanished(queue, asked)
-            except ConnectionError as error:
+            except UnreachableError as error:
                 yield patience.pause(error)
 
     def info(self, queue: QueueRef, asked: Settings) -> Steps[QueueInfo]:
@@ -240,6 +243,11 @@ class ClientCore:
                 extra={"leanmq_event": "queue_vanished", "leanmq_queue": queue.name},
             )
         yield from self.declare(queue, asked)
+
+
+@functools.cache  # once a process, however many clients it opens
+def _tell(name: str, notice: str) -> None:
+    log.warning("%s: %s", name, notice, extra={"leanmq_event": "notice"})
 
 
 _NOTHING_ASKED = Settings()

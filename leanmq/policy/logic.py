@@ -7,10 +7,10 @@ import attrs
 from leanmq.api import QueueInfo
 from leanmq.backends.protocol import Drop, Dropped, QueueRef, Settings
 from leanmq.errors import (
-    ConnectionError,
     CrossSlotError,
     DeadLetterQueueNotFoundError,
     QueueError,
+    UnreachableError,
 )
 from leanmq.policy.loops import Looping
 from leanmq.policy.names import ref_of
@@ -68,7 +68,7 @@ class QueueLogic(Sending, Looping):
             try:
                 dropped: Dropped = yield Ask("drop", Drop(self.ref.name, delete_dlq))
                 break
-            except ConnectionError as error:
+            except UnreachableError as error:
                 doubt = doubt or error.in_doubt
                 yield patience.pause(error)
         if dropped.dead_letters:

@@ -6,7 +6,7 @@ import math
 import random
 
 from leanmq.clock import Clock
-from leanmq.errors import ConnectionError, LeanMQError
+from leanmq.errors import LeanMQError, UnreachableError
 from leanmq.policy.steps import Sleep
 
 __all__ = ["Patience"]
@@ -46,7 +46,7 @@ class Patience:
         longest = self._pause if self._interval is None else self._interval
         if self._clock.monotonic() + longest > self._ends:
             raise error
-        if isinstance(error, ConnectionError):
+        if isinstance(error, UnreachableError):
             if not self._retries:
                 raise error
             self._retries -= 1

@@ -23,7 +23,7 @@ from leanmq.backends.protocol import (
     Stored,
     Verb,
 )
-from leanmq.errors import ConnectionError, QueueNotFoundError
+from leanmq.errors import QueueNotFoundError, UnreachableError
 from leanmq.policy.base import QueuePolicy, chunks
 from leanmq.policy.encoding import UndecodableError, readable
 from leanmq.policy.names import MAX_COUNT, check_count, ids_of, wait_of
@@ -77,7 +77,7 @@ class Receiving(QueuePolicy):
                 yield patience.pause(error)
                 yield from core.vanished(self.ref, self.asked)
                 continue
-            except ConnectionError as error:
+            except UnreachableError as error:
                 yield patience.pause(error)
                 continue
             patience = core.patience()

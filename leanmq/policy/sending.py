@@ -12,13 +12,13 @@ from leanmq.api import Outgoing
 from leanmq.backends.protocol import Declared, NewMessage, SendBatch, SendResult, Sent
 from leanmq.errors import (
     BulkSendError,
-    ConnectionError,
     LeanMQError,
     MessageError,
     OutcomeUnknownError,
     QueueFullError,
     QueueNotFoundError,
     StaleSettingsError,
+    UnreachableError,
 )
 from leanmq.policy.base import QueuePolicy
 from leanmq.policy.steps import Ask, Steps
@@ -187,7 +187,7 @@ class Sending(QueuePolicy):
         known = {p for p in in_doubt if (terms := messages[p].terms) and terms.dedup_id}
         if in_doubt - known:
             return sorted(known)
-        passing = (ConnectionError, QueueFullError) if block else (ConnectionError,)
+        passing = (UnreachableError, QueueFullError) if block else (UnreachableError,)
         return sorted(known | {p for p, r in enumerate(results) if isinstance(r, passing)})
 
     def fitting(self, messages: Sequence[NewMessage], first: int | None = None) -> Steps[Declared]:

@@ -23,7 +23,7 @@ from leanmq.backends.protocol import (
     Standing,
     Verb,
 )
-from leanmq.errors import ConnectionError, QueueError, QueueFullError, QueueNotFoundError
+from leanmq.errors import QueueError, QueueFullError, QueueNotFoundError, UnreachableError
 from leanmq.policy.base import QueuePolicy, chunks
 from leanmq.policy.names import MAX_COUNT, ids_of, seconds_of
 from leanmq.policy.steps import Ask, Steps
@@ -166,7 +166,7 @@ class Settling(QueuePolicy):
             self.core.check_open()
             try:
                 answer: Exchanged | Extended | Redriven = yield Ask(method, request)
-            except ConnectionError as error:
+            except UnreachableError as error:
                 doubt = doubt or error.in_doubt
                 yield patience.pause(error)
             except QueueNotFoundError as error:

@@ -18,7 +18,6 @@ from leanmq.backends.protocol import (
     Verb,
 )
 from leanmq.errors import (
-    ConnectionError,
     CrossSlotTransactionError,
     LeanMQError,
     OutcomeUnknownError,
@@ -26,6 +25,7 @@ from leanmq.errors import (
     QueueNotFoundError,
     StaleSettingsError,
     TransactionError,
+    UnreachableError,
 )
 from leanmq.policy.core import ClientCore
 from leanmq.policy.logic import QueueLogic
@@ -180,7 +180,7 @@ class TransactionLogic:
                 "acknowledged; nothing was carried out",
                 queue=gone,
             ) from error
-        passing = (StaleSettingsError, QueueNotFoundError, ConnectionError)
+        passing = (StaleSettingsError, QueueNotFoundError, UnreachableError)
         return error.in_doubt or isinstance(error, passing)
 
     def _mend(self, error: LeanMQError | None) -> Steps[None]:

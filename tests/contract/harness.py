@@ -357,6 +357,16 @@ class Harness:
         others = [word for pair in fields.items() for word in pair]
         await self._raw("XADD", key, entry, "b", body, *others, parts=1)
 
+    async def make_older_queue(self, name: str) -> None:
+        """Leave what LeanMQ 0.2.0 left of a queue with a message."""
+        await self._raw("SADD", f"{self.prefix}registry", f"{self.prefix}{name}", parts=1)
+        await self._raw("XADD", f"{self.prefix}{name}", "*", "data", '{"a": 1}', parts=1)
+
+    async def older_messages(self, name: str) -> list[Any]:
+        """What is left of it."""
+        [messages] = await self._raw("XRANGE", f"{self.prefix}{name}", "-", "+", parts=1)
+        return list(messages)
+
     async def destroy_groups(self, name: str) -> None:
         """Destroy the consumer groups of a queue."""
         keys = queue_keys(self.prefix, name, name)

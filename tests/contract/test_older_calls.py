@@ -186,3 +186,24 @@ async def test_a_transaction_whose_block_raises_sends_nothing(
         await change_ones_mind()
 
     assert (await queue.get_info()).message_count == 0
+
+
+async def test_data_of_0_2_0_is_told_once_and_not_touched(
+    harness: Harness, caplog: pytest.LogCaptureFixture
+) -> None:
+    harness.client()  # not used: memory lasts as long as it has a client
+    await harness.make_older_queue("orders")
+    before = await harness.older_messages("orders")
+
+    for _ in range(2):
+        mq = harness.client()
+        queue = mq.queue("orders")
+        await queue.send_message("new")
+        assert [m.data for m in await drain(queue, 1)] == ["new"]
+        assert await mq.delete_queue("orders") is True
+
+    told = [record for record in caplog.records if "0.2.0" in record.getMessage()]
+    assert [record.levelname for record in told] == ["WARNING"]
+    assert "1 queues of LeanMQ 0.2.0" in told[0].getMessage()
+    assert len(before) == 1
+    assert await harness.older_messages("orders") == before

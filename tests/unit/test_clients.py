@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
+import pickle
 import socket
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from collections.abc import Callable
 
 import pytest
 
+import leanmq
 from leanmq import ClosedError, ConnectionError, LeanMQ, LeanMQError, Outgoing, Queue
 from leanmq.backends.hub import MemoryHub
 from leanmq.backends.protocol import Exchange, Held, QueueRef, Receive, Settlement, Verb
@@ -218,3 +221,28 @@ def test_a_waiter_whose_loop_is_gone_does_not_fail_a_send() -> None:
     with pytest.raises(asyncio.CancelledError):
         loop.run_until_complete(waiting)
     loop.close()
+
+
+def test_a_connection_error_is_the_one_that_people_catch_anyway() -> None:
+    from redis import exceptions
+
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        url = f"redis://127.0.0.1:{nobody.getsockname()[1]}/0"
+        for kind in (leanmq.ConnectionError, exceptions.ConnectionError, builtins.ConnectionError):
+            with pytest.raises(kind) as caught:
+                LeanMQ(url).ping()
+            assert type(caught.value) is leanmq.ConnectionError
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert (type(copy), str(copy)) == (leanmq.ConnectionError, str(caught.value))
+
+
+def test_importing_leanmq_and_catching_its_errors_imports_no_redis() -> None:
+    code = """
+import sys, leanmq
+slow = {"redis", "fakeredis", "click", "rich", "asyncio", "importlib.metadata"}
+assert not slow & set(sys.modules), slow & set(sys.modules)
+from leanmq import *
+assert issubclass(ConnectionError, sys.modules["redis"].exceptions.ConnectionError)
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)

@@ -192,7 +192,7 @@ def test_the_package_exports_exactly_what_it_says() -> None:
     }
 
     assert leanmq.__all__ == sorted(leanmq.__all__)
-    assert exported | {"__version__"} == set(leanmq.__all__)
+    assert exported | {"__version__", "ConnectionError"} == set(leanmq.__all__)
 
 
 # --- two worlds, one interface

@@ -37,6 +37,7 @@ from leanmq.backends.protocol import (
     Transact,
 )
 from leanmq.backends.streams.calls import Call, Hub, Many, Outcomes
+from leanmq.backends.streams.older import notices
 from leanmq.backends.streams.operations import Operation, StreamOperations
 
 __all__ = ["AsyncConnection", "AsyncStreamsBackend", "Connection", "StreamsBackend"]
@@ -126,7 +127,7 @@ class StreamsBackend:
     def open(self) -> Capabilities:
         """Connect everywhere."""
         self.connection.open()
-        return self.capabilities
+        return attrs.evolve(self.capabilities, notices=self._drive(notices(self.prefix)))
 
     def close(self) -> None:
         """Close all connections."""
@@ -217,7 +218,8 @@ class AsyncStreamsBackend:
     async def open(self) -> Capabilities:
         """Connect everywhere."""
         await self.connection.open()
-        return self.capabilities
+        found = await self._drive(notices(self.prefix))
+        return attrs.evolve(self.capabilities, notices=found)
 
     async def close(self) -> None:
         """Close all connections."""

@@ -13,7 +13,15 @@ import attrs
 
 from leanmq.backends.protocol import QueueRef
 
-__all__ = ["GROUP", "SCHEMA", "QueueKeys", "StreamKeys", "queue_keys", "registry_key"]
+__all__ = [
+    "GROUP",
+    "SCHEMA",
+    "QueueKeys",
+    "StreamKeys",
+    "older_registry_key",
+    "queue_keys",
+    "registry_key",
+]
 
 SCHEMA = 1
 """Version of the data layout, stored with each queue."""
@@ -103,3 +111,8 @@ def queue_keys(prefix: str, name: str, tag: str) -> QueueKeys:
 def registry_key(prefix: str) -> str:
     """The hash that lists all queues of a prefix: name to tag and kind."""
     return f"{prefix}queues"
+
+
+def older_registry_key(prefix: str) -> str:
+    """The set in which LeanMQ 0.2.0 kept the names of its queues."""
+    return f"{prefix}registry"
