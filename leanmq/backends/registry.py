@@ -8,6 +8,7 @@ from typing import Protocol, cast
 import attrs
 
 from leanmq.backends.protocol import AsyncBackend, Backend
+from leanmq.backends.schemes import DIALECTS, SCHEMES
 from leanmq.backends.urls import parse_url
 
 __all__ = ["ENTRY_POINTS", "BackendFactory", "Options", "describe", "open_async_backend",
@@ -17,14 +18,8 @@ ENTRY_POINTS = "leanmq.backends"
 """An entry point's name is a URL scheme, its object a ``BackendFactory``."""
 
 _BUILT_IN = {
-    "memory": "leanmq.backends.memory",
-    "redis": "leanmq.backends.servers",
-    "rediss": "leanmq.backends.servers",
-    "unix": "leanmq.backends.servers",
-    "redis+sentinel": "leanmq.backends.servers",
-    "rediss+sentinel": "leanmq.backends.servers",
-    "redis+cluster": "leanmq.backends.servers",
-    "rediss+cluster": "leanmq.backends.servers",
+    scheme: f"leanmq.backends.{'memory' if scheme == 'memory' else 'servers'}"
+    for scheme in (*SCHEMES, *DIALECTS)
 }
 
 
