@@ -64,7 +64,7 @@ def parts_of(scheme: str, rest: str) -> Parts:
     if dialect is None:
         return _with_cluster(_read(rest, Dialect(scheme)))
     texts = _NEXT_URL.split(rest) if dialect.lists else [rest]
-    parts = _with_cluster(_joined([_read(text, dialect) for text in texts]))
+    parts = _with_cluster(_joined([_read(text, dialect) for text in texts], dialect))
     if "service" in dialect.names.values():
         parts = _with_service(parts, dialect)
     return attrs.evolve(parts, ours=False)
@@ -154,13 +154,14 @@ def _with_service(parts: Parts, dialect: Dialect) -> Parts:
     options = dict(parts.options)
     service = options.pop("service", "")
     if not service:
-        name = next(name for name, ours in dialect.names.items() if ours == "service")
-        raise UrlProblem(f"the name of the service is missing; write ?{name}=NAME at the end")
+        raise UrlProblem(
+            f"the name of the service is missing; write ?{_name_of('service', dialect)}=NAME"
+        )
     path = quote(service, safe="") + (f"/{parts.path}" if parts.path else "")
     return attrs.evolve(parts, path=path, options=options)
 
 
-def _joined(urls: list[Parts]) -> Parts:
+def _joined(urls: list[Parts], dialect: Dialect) -> Parts:
     """Several URLs as one: what they have in common stands in one of them, or in each."""
     if len(urls) == 1:
         return urls[0]
@@ -168,7 +169,9 @@ def _joined(urls: list[Parts]) -> Parts:
     for url in urls:
         for name, value in url.options.items():
             if options.setdefault(name, value) != value:
-                raise UrlProblem(f"the URLs differ in {name!r}; give it once")
+                raise UrlProblem(
+                    f"the URLs differ in their {_name_of(name, dialect)}; give it once"
+                )
     return Parts(
         scheme=urls[0].scheme,
         userinfo=_common("user and password", (url.userinfo for url in urls)),
@@ -184,3 +187,8 @@ def _common(what: str, texts: Iterable[str]) -> str:
     if len(given) > 1:
         raise UrlProblem(f"the URLs differ in their {what}; give it once, in the first")
     return given.pop() if given else ""
+
+
+def _name_of(option: str, dialect: Dialect) -> str:
+    """What the dialect calls an option of ours."""
+    return next((name for name, ours in dialect.names.items() if ours == option), option)

@@ -8,7 +8,7 @@ from typing import Protocol, cast
 import attrs
 
 from leanmq.backends.protocol import AsyncBackend, Backend
-from leanmq.backends.schemes import DIALECTS, SCHEMES
+from leanmq.backends.schemes import DIALECTS, PLAUSIBLE, SCHEMES
 from leanmq.backends.urls import parse_url
 
 __all__ = ["ENTRY_POINTS", "BackendFactory", "Options", "describe", "open_async_backend",
@@ -70,9 +70,9 @@ def describe(url: str | None, backend: object) -> str:
     """Where a client sends its messages, for people; secrets masked."""
     if url is None:
         return type(backend).__name__
-    if url.partition("://")[0] in _BUILT_IN:
-        return parse_url(url).display
     scheme, _, rest = url.partition("://")
+    if scheme.lower() in _BUILT_IN:
+        return parse_url(url).display
     return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
 
 
@@ -85,13 +85,19 @@ def _factory(url: str | None) -> BackendFactory:
     if not isinstance(url, str):
         raise TypeError("give a URL such as 'memory://' or 'redis://localhost:6379/0'")
     scheme, found, _ = url.partition("://")
+    scheme = scheme.lower()
     if found and scheme in _BUILT_IN:
         return cast("BackendFactory", importlib.import_module(_BUILT_IN[scheme]))
     from importlib.metadata import entry_points  # slow to import, and seldom needed
 
-    others = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    others = {point.name.lower(): point for point in entry_points(group=ENTRY_POINTS)}
     if found and scheme in others:
         return cast("BackendFactory", others[scheme].load())
-    known = ", ".join(sorted({*_BUILT_IN, *others}))
-    what = f"the URL scheme {scheme!r} is unknown" if found else "the URL has no scheme"
+    known = ", ".join(sorted({*SCHEMES, *others}))
+    if not found:
+        what = "the URL has no scheme"
+    elif PLAUSIBLE.fullmatch(scheme):
+        what = f"the URL scheme {scheme!r} is unknown"
+    else:
+        what = "what the URL has before :// is no scheme"
     raise ValueError(f"{what}; use one of {known}, as in 'redis://localhost:6379/0'")

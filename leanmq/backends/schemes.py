@@ -5,13 +5,17 @@ Only values here; ``dialects.py`` reads URLs by them, ``registry.py`` finds modu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias
 
 import attrs
 
-__all__ = ["DIALECTS", "IGNORED", "SCHEMES", "SENTINEL_OPTIONS", "TLS_OPTIONS", "Dialect",
-           "Scheme", "Topology"]  # fmt: skip
+__all__ = ["DIALECTS", "IGNORED", "PLAUSIBLE", "SCHEMES", "SENTINEL_OPTIONS", "TLS_OPTIONS",
+           "Dialect", "Scheme", "Topology"]  # fmt: skip
+
+PLAUSIBLE: Final = re.compile(r"[a-z][a-z0-9+.-]{0,19}")
+"""What can be a scheme. Anything else before ``://`` may be part of a password: never show it."""
 
 Topology: TypeAlias = Literal["memory", "single", "sentinel", "cluster"]
 
@@ -92,9 +96,7 @@ SCHEMES: Final[Mapping[str, Scheme]] = {
     "rediss": Scheme("single", 6379, ("db", "cluster", *TLS_OPTIONS), tls=True),
     "unix": Scheme("single", options=("db",)),
     "redis+sentinel": Scheme("sentinel", 26379, ("db", *SENTINEL_OPTIONS)),
-    "rediss+sentinel": Scheme(
-        "sentinel", 26379, ("db", *SENTINEL_OPTIONS, *TLS_OPTIONS), tls=True
-    ),
+    "rediss+sentinel": Scheme("sentinel", 26379, ("db", *SENTINEL_OPTIONS, *TLS_OPTIONS), tls=True),
     "redis+cluster": Scheme("cluster", 6379, ("db",)),
     "rediss+cluster": Scheme("cluster", 6379, ("db", *TLS_OPTIONS), tls=True),
 }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import warnings
 from typing import cast
 
 from leanmq.backends.connections import AsyncServerConnection, ServerConnection, Topology
@@ -23,7 +25,7 @@ _TOPOLOGIES = {
 
 def backend(url: str, options: Options) -> Backend:
     """A backend on the servers of the URL, for threads."""
-    target = parse_url(url)
+    target = _checked(parse_url(url))
     topology = _topology(target)
     connection = ServerConnection(topology, Wire(target, options.timeout))
     return StreamsBackend(connection, _capabilities(topology), options.prefix)
@@ -31,10 +33,36 @@ def backend(url: str, options: Options) -> Backend:
 
 def async_backend(url: str, options: Options) -> AsyncBackend:
     """A backend on the servers of the URL, for asyncio."""
-    target = parse_url(url)
+    target = _checked(parse_url(url))
     topology = _topology(target)
     connection = AsyncServerConnection(topology, AsyncWire(target, options.timeout))
     return AsyncStreamsBackend(connection, _capabilities(topology), options.prefix)
+
+
+def _checked(target: Target) -> Target:
+    """The target; warns of what a URL may say and nobody should want.
+
+    Here and not where URLs are parsed, so that a client warns once however often it reads them.
+    """
+    if (target.tls or {}).get("ssl_cert_reqs") == "none":
+        warnings.warn(
+            f"{target.display}: ssl_cert_reqs=none leaves certificates unchecked, so a machine in "
+            "between can read and change everything, passwords too; leave it out, and name the "
+            "file of a CA of your own by ssl_ca_certs",
+            UserWarning,
+            stacklevel=_level_of_the_user(),
+        )
+    return target
+
+
+def _level_of_the_user() -> int:
+    """The ``stacklevel``, seen from our caller, of the nearest frame that is not LeanMQ's."""
+    level = 0
+    frame = inspect.currentframe()
+    while frame and frame.f_globals.get("__name__", "").partition(".")[0] == "leanmq":
+        frame = frame.f_back
+        level += 1
+    return level
 
 
 def _topology(target: Target) -> Topology:

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import attrs
 
 from leanmq.backends.dialects import Parts, UrlProblem, decoded, parts_of, truth
-from leanmq.backends.schemes import DIALECTS, SCHEMES, TLS_OPTIONS, Topology
+from leanmq.backends.schemes import DIALECTS, PLAUSIBLE, SCHEMES, TLS_OPTIONS, Topology
 
 __all__ = ["Address", "Target", "Topology", "build_url", "parse_url", "show"]
 
@@ -87,7 +87,7 @@ def parse_url(url: str) -> Target:
     scheme, separator, rest = url.partition("://")
     scheme = scheme.lower()
     if not separator or not (scheme in SCHEMES or scheme in DIALECTS):
-        named = f"scheme {scheme!r}" if re.fullmatch(r"[a-z0-9+.-]{1,20}", scheme) else "URL"
+        named = f"scheme {scheme!r}" if PLAUSIBLE.fullmatch(scheme) else "URL"
         raise ValueError(
             f"{named} is not supported: a URL starts with one of "
             f"{', '.join(known + '://' for known in SCHEMES)}"

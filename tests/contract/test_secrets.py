@@ -80,6 +80,11 @@ URLS = [
     ),
     *(f"redis+cluster://{account}{NOBODY},127.0.0.1:2" for account in ACCOUNTS),
     *(f"rediss+cluster://{account}{NOBODY}" for account in ACCOUNTS),
+    *(f"valkey://{account}{NOBODY}" for account in ACCOUNTS),
+    f"sentinel://:{ENCODED}@{NOBODY};sentinel://:{ENCODED}@127.0.0.1:2?master_name=orders",
+    f"redis-sentinel://{ENCODED}@{NOBODY}/0?sentinelMasterId=orders",
+    f"redis-socket://{ENCODED}@/nowhere/redis.sock",
+    f"redis://:{ENCODED}@{NOBODY}?cluster=true",
 ]
 BROKEN = [
     f"redis://ann:{ENCODED}",  # the host forgotten, the password is where the port should be
@@ -100,6 +105,11 @@ BROKEN = [
     f"unix://ann:{ENCODED}@",
     f"unix://ann:{ENCODED}@host/redis.sock",
     f"memory://ann:{ENCODED}@name",
+    f"sentinel://:{ENCODED}@127.0.0.1",
+    f"sentinel://:{ENCODED}@127.0.0.1;sentinel://:x@127.0.0.2?master_name=orders",
+    f"redis-sentinel://{ENCODED}/x@127.0.0.1?sentinelMasterId=orders",
+    f"redis://127.0.0.1?cluster={ENCODED}",
+    f"ann:{ENCODED}://127.0.0.1",
     f"rabbit://ann:{ENCODED}@127.0.0.1",
     f"//ann:{ENCODED}@127.0.0.1",
     f"ann:{ENCODED}@127.0.0.1",
@@ -108,6 +118,7 @@ SECRETS = ["hunter2", "p@ss", "p%40ss"]
 
 
 @pytest.mark.on("memory")  # none of the servers is there
+@pytest.mark.filterwarnings("ignore:.*ssl_cert_reqs=none leaves certificates:UserWarning")
 async def test_a_password_is_in_no_repr_and_no_error_of_a_server_that_is_not_there(
     harness: Harness, log: pytest.LogCaptureFixture
 ) -> None:
