@@ -96,6 +96,11 @@ else:
             certainly not stored. It is the builtin ``ConnectionError`` and redis-py's as well.
             """
 
+            # What redis-py's own constructor sets, from its version 7 on, and reads in its repr.
+            error_type = getattr(getattr(exceptions, "ExceptionType", None), "NETWORK", None)
+            status_code = None
+            __repr__ = BaseException.__repr__
+
         ConnectionError.__qualname__ = "ConnectionError"
         # Of two threads that come here together one makes the class, for both.
         return globals().setdefault("ConnectionError", ConnectionError)

@@ -235,6 +235,7 @@ def test_a_connection_error_is_the_one_that_people_catch_anyway() -> None:
             assert type(caught.value) is leanmq.ConnectionError
     copy = pickle.loads(pickle.dumps(caught.value))
     assert (type(copy), str(copy)) == (leanmq.ConnectionError, str(caught.value))
+    assert repr(copy) == f"ConnectionError({str(copy)!r})"
 
 
 def test_importing_leanmq_and_catching_its_errors_imports_no_redis() -> None:
