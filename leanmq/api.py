@@ -101,6 +101,15 @@ class Message(msgspec.Struct, Generic[T], frozen=True, gc=False):
     redrives: int = 0
     queue: str = ""
 
+    def __repr__(self) -> str:
+        """Id, queue, deliveries, and 80 characters of the payload: it may be large."""
+        data = repr(self.data)
+        shown = data if len(data) <= 80 else f"{data[:77]}..."
+        return (
+            f"<{type(self).__name__} {self.id} of {self.queue!r}, delivery {self.delivery_count}: "
+            f"{shown}>"
+        )
+
 
 class StoredMessage(Message[T], Generic[T], frozen=True, gc=False):
     """A message as it is stored: looked at, not received.

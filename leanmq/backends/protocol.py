@@ -257,6 +257,8 @@ class Standing(enum.IntEnum):
     """The lease was lost and another consumer holds the message. Nothing was changed."""
     REFUSED = 3
     """There is no room where the message should go. Nothing was changed."""
+    BURIED = 4
+    """As DONE; the message was at its limit, and so it became a dead letter."""
 
 
 class Held(msgspec.Struct, frozen=True, gc=False):
@@ -335,6 +337,7 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
         failures: Why it was retried before, oldest first; the last ones only.
         redrives: How often it was sent back from the dead letters.
         foreign: Stored in a form of a later version, which this one does not know.
+        taken_over: A consumer had it, and did not settle it before its lease ended.
     """
 
     id: str
@@ -350,6 +353,7 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     failures: Sequence[Failure] = ()
     redrives: int = 0
     foreign: bool = False
+    taken_over: bool = False
 
 
 class Exchanged(msgspec.Struct, frozen=True):
@@ -362,6 +366,8 @@ class Exchanged(msgspec.Struct, frozen=True):
         suspects: Suspects are waiting that were not handed out.
         lease: Seconds that the deliveries are leased for.
         calm: For so many seconds the next receives may be ``brisk``.
+        buried: Messages that became dead letters on the way, and how often they had been handed
+            out.
     """
 
     settled: Sequence[Sequence[Standing]] = ()
@@ -370,6 +376,7 @@ class Exchanged(msgspec.Struct, frozen=True):
     suspects: bool = False
     lease: float = 0.0
     calm: float = 0.0
+    buried: Sequence[tuple[str, int]] = ()
 
 
 @attrs.frozen

@@ -9,6 +9,7 @@ from typing import Final
 import attrs
 
 from leanmq.backends.pipelines import pipeline
+from leanmq.backends.reach import moved
 from leanmq.backends.single import prove
 from leanmq.backends.streams.calls import Call, Command, Outcome
 from leanmq.backends.urls import Address, Target
@@ -129,6 +130,7 @@ class SentinelService:
         self._strikes = 0
         self._look_at = self._now() + _LOOK
         if previous is not None and previous.address != found.address:
+            moved(self._service, previous.address, found.address)
             yield Drop(previous.address)
         return found.address
 

@@ -21,6 +21,7 @@ from redis.retry import Retry
 
 from leanmq.backends.faults import is_reply, redirect, translate, troubles
 from leanmq.backends.lines import Home, Key, Line, Lines, pack, stirs
+from leanmq.backends.reach import Reach
 from leanmq.backends.streams.calls import Command, Outcome
 from leanmq.backends.urls import Address, Target, show
 
@@ -73,6 +74,7 @@ class Wire:
 
     def __init__(self, target: Target, timeout: float = 3.0) -> None:
         self._timeout = timeout
+        self._reach = Reach()
         self._lines = Lines(
             target,
             (Connection, SSLConnection, UnixDomainSocketConnection),
@@ -100,10 +102,12 @@ class Wire:
                     outcomes.append(_refusal(error, call))
         except Exception as error:  # noqa: BLE001 -- mapped, and handed on as a value
             _hang_up(line)
-            return _with_lost(outcomes, error, call, sent)
+            return _with_lost(outcomes, error, call, sent, self._reach)
         except BaseException:
             _hang_up(line)
             raise
+        if self._reach.lost:
+            self._reach.answers(call.address)
         if not self._lines.give_back(key, line):
             _hang_up(line)
         return outcomes
@@ -145,6 +149,7 @@ class AsyncWire:
         from redis.asyncio import connection, retry
 
         self._timeout = timeout
+        self._reach = Reach()
         self._lines = Lines(
             target,
             (
@@ -182,10 +187,12 @@ class AsyncWire:
                     limit.reschedule(loop.time() + patience)
         except Exception as error:  # noqa: BLE001 -- mapped, and handed on as a value
             await _hang_up_async(line)
-            return _with_lost(outcomes, error, call, sent)
+            return _with_lost(outcomes, error, call, sent, self._reach)
         except BaseException:
             await _hang_up_async(line)
             raise
+        if self._reach.lost:
+            self._reach.answers(call.address)
         if not self._lines.give_back(key, line):
             await _hang_up_async(line)
         return outcomes
@@ -231,10 +238,12 @@ def _refusal(error: RedisError, call: NodeCall) -> Outcome:
 
 
 def _with_lost(
-    outcomes: list[Outcome], error: Exception, call: NodeCall, sent: bool
+    outcomes: list[Outcome], error: Exception, call: NodeCall, sent: bool, reach: Reach
 ) -> list[Outcome]:
     """What was read stays known; the rest shares one error."""
     lost = translate(error, sent=sent, idempotent=call.idempotent, where=show(call.address))
+    if troubles([lost]):
+        reach.fails(call.address, lost)
     return outcomes + [lost] * (len(call.commands) - len(outcomes))
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,14 +30,13 @@ from leanmq.errors import (
     UnreachableError,
     UnsupportedError,
 )
+from leanmq.policy import events
 from leanmq.policy.inflight import InFlight
 from leanmq.policy.names import ref_of
 from leanmq.policy.patience import Patience
 from leanmq.policy.steps import Ask, Steps
 
 __all__ = ["DEADLINE", "ClientCore", "ClientTerms"]
-
-log = logging.getLogger("leanmq")
 
 DEADLINE = 30.0
 """Seconds that an operation is tried again while its server does not serve."""
@@ -93,8 +90,8 @@ class ClientCore:
         self.check_open()
         if self.capabilities is None:
             self.capabilities = yield Ask("open")
-            for notice in self.capabilities.notices:
-                _tell(self.name, notice)
+            for text in self.capabilities.notices:
+                events.notice(self.name, text)
         return self.capabilities
 
     def ping(self) -> Steps[None]:
@@ -236,18 +233,8 @@ class ClientCore:
     def vanished(self, queue: QueueRef, asked: Settings) -> Steps[None]:
         """The queue was there and is not any more: say so, and make it again as it was."""
         if self._declared.pop(queue.name, None) is not None:
-            log.warning(
-                "queue %r had vanished from %s (flushed, evicted or deleted): created again",
-                queue.name,
-                self.name,
-                extra={"leanmq_event": "queue_vanished", "leanmq_queue": queue.name},
-            )
+            events.vanished(queue.name, self.name)
         yield from self.declare(queue, asked)
-
-
-@functools.cache  # once a process, however many clients it opens
-def _tell(name: str, notice: str) -> None:
-    log.warning("%s: %s", name, notice, extra={"leanmq_event": "notice"})
 
 
 _NOTHING_ASKED = Settings()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
@@ -13,6 +12,7 @@ from msgspec.structs import replace
 from leanmq.api import Message, Seconds
 from leanmq.backends.protocol import Held, Verb
 from leanmq.errors import ClosedError, LeanMQError
+from leanmq.policy import events
 from leanmq.policy.names import check_count, wait_of
 from leanmq.policy.receiving import Receiving
 from leanmq.policy.settling import Settling
@@ -20,7 +20,6 @@ from leanmq.policy.steps import Hand, Loop, Steps
 
 __all__ = ["Looping"]
 
-log = logging.getLogger("leanmq")
 
 Waiting: TypeAlias = "list[tuple[Message[Any], Held]]"
 """Messages that were received and not yet handed to the user, and how they are held."""
@@ -98,7 +97,7 @@ class Looping(Receiving, Settling):
                 yield from self._finish(Verb.RELEASE, message, begun)
             raise
         if not (yield from self._finish(Verb.ACKNOWLEDGE, message, begun)):
-            _lease_lost(self.ref.name, message)
+            events.lease_lost(self.ref.name, message)
 
     def _finish(
         self, verb: Verb, message: Message[Any], begun: Held, *, reason: str = ""
@@ -119,15 +118,8 @@ def _failed(queue: str, message: Message[Any], error: BaseException) -> Iterator
     try:
         yield
     except LeanMQError as trouble:
-        log.warning(
-            "message %s of queue %r could not be given back after %s (%s); it comes again when "
-            "its lease ends",
-            message.id,
-            queue,
-            type(error).__name__,
-            trouble,
-            extra={"leanmq_event": "give_back_failed", "leanmq_queue": queue},
-        )
+        why = f"after {type(error).__name__} ({trouble})"
+        events.give_back_failed(queue, f"message {message.id}", why)
 
 
 @contextmanager
@@ -137,14 +129,7 @@ def _kept_back(queue: str, count: int) -> Iterator[None]:
     try:
         yield
     except LeanMQError as trouble:
-        log.warning(
-            "%d messages of queue %r that a loop did not come to could not be given back (%s); "
-            "they come again when their leases end",
-            count,
-            queue,
-            trouble,
-            extra={"leanmq_event": "give_back_failed", "leanmq_queue": queue},
-        )
+        events.give_back_failed(queue, f"{count} messages", f"at the end of a loop ({trouble})")
 
 
 def _text_of(error: Exception) -> str:
@@ -154,14 +139,3 @@ def _text_of(error: Exception) -> str:
         return f"{name}: {error}"
     except Exception:  # noqa: BLE001  # of the user's class; it must not hide the user's error
         return name
-
-
-def _lease_lost(queue: str, message: Message[Any]) -> None:
-    """The work is done, but was not acknowledged: somebody else has the message, or had."""
-    log.warning(
-        "message %s of queue %r was processed, but its lease was lost before it could be "
-        "acknowledged: it may be processed twice; use a longer lease, or extend_messages",
-        message.id,
-        queue,
-        extra={"leanmq_event": "lease_lost", "leanmq_queue": queue},
-    )

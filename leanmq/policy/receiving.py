@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, Literal
 
@@ -24,6 +23,7 @@ from leanmq.backends.protocol import (
     Verb,
 )
 from leanmq.errors import QueueNotFoundError, UnreachableError
+from leanmq.policy import events
 from leanmq.policy.base import QueuePolicy, chunks
 from leanmq.policy.encoding import UndecodableError, readable
 from leanmq.policy.names import MAX_COUNT, check_count, ids_of, wait_of
@@ -32,7 +32,6 @@ from leanmq.policy.terms import headers_of, reason_of
 
 __all__ = ["FOREIGN_PAUSE", "SLICE", "Receiving"]
 
-log = logging.getLogger("leanmq")
 
 SLICE = 1.0
 """Seconds that one read waits in the server at most; ``close`` and Ctrl-C take that long."""
@@ -101,6 +100,9 @@ class Receiving(QueuePolicy):
                 inflight.saw_suspects(result.suspects, patience=result.lease)
             if back or bad:
                 yield Ask("exchange", Exchange(self._returns(back, bad)))
+                for delivery, reason in bad:
+                    if not delivery.foreign:
+                        events.buried(self.ref.name, [delivery.id], reason)
             if bad and not admitted:  # they are out of the way: there may be others behind them
                 result = replace(result, more=True)
             lost = False
@@ -117,6 +119,7 @@ class Receiving(QueuePolicy):
             payloads = [p for d, p in zip(good, payloads, strict=True) if d.id in taken]
         leased = self.core.clock.time() + result.lease
         queue = self.ref.name
+        _log(queue, result, admitted)
         return result, [
             Message(
                 d.id,
@@ -171,13 +174,7 @@ class Receiving(QueuePolicy):
         good, payloads, bad = [], [], []
         for delivery in deliveries:
             if delivery.foreign:
-                log.warning(
-                    "message %s of queue %r was stored by a later version of LeanMQ: left to "
-                    "those who know its form; upgrade this process",
-                    delivery.id,
-                    self.ref.name,
-                    extra={"leanmq_event": "foreign_message", "leanmq_queue": self.ref.name},
-                )
+                events.foreign(self.ref.name, delivery.id)
                 bad.append((delivery, "foreign"))
                 continue
             try:
@@ -230,3 +227,12 @@ class Receiving(QueuePolicy):
             now + stored.until if stored.state is State.DELAYED else None,
             stored.consumer,
         )
+
+
+def _log(queue: str, result: Exchanged, admitted: Sequence[Delivery]) -> None:
+    for message_id, times in result.buried:
+        events.buried(queue, [message_id], f"delivered {times} times, never settled")
+    for delivery in admitted:
+        if delivery.taken_over:
+            events.taken_over(queue, delivery.id, delivery.delivery_count)
+    events.passed("received", queue, admitted)

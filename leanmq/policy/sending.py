@@ -20,6 +20,7 @@ from leanmq.errors import (
     StaleSettingsError,
     UnreachableError,
 )
+from leanmq.policy import events
 from leanmq.policy.base import QueuePolicy
 from leanmq.policy.steps import Ask, Steps
 from leanmq.policy.terms import terms_of
@@ -63,6 +64,7 @@ class Sending(QueuePolicy):
         results = yield from self._send([message])
         result = results[0]
         if isinstance(result, str):
+            events.passed("sent", self.ref.name, [result])
             return result
         raise self._send_error(result)
 
@@ -96,6 +98,7 @@ class Sending(QueuePolicy):
             if not _all_stored(results):
                 cause = self._send_error(next(r for r in results if not isinstance(r, str)))
                 raise self._stopped(cause, ids, results=results)
+            events.passed("sent", self.ref.name, results)
             ids += results
 
     def _fill(self, chunk: list[NewMessage], items: Iterator[Any], key: Keys, most: int) -> None:

@@ -24,6 +24,7 @@ from leanmq.backends.protocol import (
     Verb,
 )
 from leanmq.errors import QueueError, QueueFullError, QueueNotFoundError, UnreachableError
+from leanmq.policy import events
 from leanmq.policy.base import QueuePolicy, chunks
 from leanmq.policy.names import MAX_COUNT, ids_of, seconds_of
 from leanmq.policy.steps import Ask, Steps
@@ -71,7 +72,8 @@ class Settling(QueuePolicy):
                 self.core.inflight.forget(self.ref, held)
             if verb is not Verb.ACKNOWLEDGE:  # it may come again before what is new
                 self.core.inflight.calm(self.ref, 0.0)
-            done += standings.count(Standing.DONE)
+            _log(request.settle[0], standings)
+            done += standings.count(Standing.DONE) + standings.count(Standing.BURIED)
             if doubt:  # an earlier try may have done it, and its reply got lost
                 ours = [
                     standing
@@ -190,3 +192,19 @@ def _named(messages: MessageRefs) -> tuple[list[str], Collection[str]]:
     ids = ids_of(given)
     others = [item for item in given if type(item) is not Message]
     return ids, frozenset(ids_of(others)) if others else ()
+
+
+def _log(settlement: Settlement, standings: Sequence[Standing]) -> None:
+    queue, reason = settlement.queue.name, settlement.reason
+
+    def those(standing: Standing) -> list[str]:
+        pairs = zip(settlement.messages, standings, strict=True)
+        return [held.id for held, found in pairs if found is standing]
+
+    if Standing.BURIED in standings:
+        why = f"max_deliveries reached: {reason or 'retried'}"
+        events.buried(queue, those(Standing.BURIED), why)
+    if settlement.verb is Verb.DEAD_LETTER:
+        events.buried(queue, those(Standing.DONE), reason or "moved there")
+    elif events.closely():
+        events.passed(settlement.verb.name.lower(), queue, those(Standing.DONE))

@@ -99,6 +99,14 @@ def _transact(part: int, request: Transact, mark: str) -> Plan[Sent]:
     return sent
 
 
+def _marked(result: Exchanged, mark: str) -> Exchanged:
+    return replace(
+        result,
+        deliveries=[_out(d, mark) for d in result.deliveries],
+        buried=[(mark + one, times) for one, times in result.buried],
+    )
+
+
 class PassThrough:
     """One part; every id and receipt gets a mark on its way out and loses it on its way in."""
 
@@ -130,7 +138,7 @@ class PassThrough:
             for r in request.receive
         ]
         result: Exchanged = yield 0, "exchange", Exchange(settle, receive, request.wait)
-        return replace(result, deliveries=[_out(d, self.mark) for d in result.deliveries])
+        return _marked(result, self.mark)
 
     def extend(self, request: Extend) -> Plan[Extended]:
         messages = [_in(h, self.mark) for h in request.messages]
@@ -322,11 +330,11 @@ class Split:
     def _wait(self, receive: Receive, wait: float) -> Plan[Exchanged]:
         ends = time.monotonic() + wait
         result = yield from self._both(receive)
-        while not result.deliveries and not result.more and time.monotonic() < ends:
+        while not (result.deliveries or result.more or result.buried or time.monotonic() >= ends):
             for part in (0, 1):
                 left = min(0.01, max(ends - time.monotonic(), 0))
                 result = yield from self._one(part, receive, receive.count, left)
-                if result.deliveries:
+                if result.deliveries or result.buried:
                     return result
         return result
 
@@ -351,6 +359,7 @@ class Split:
             more=any(result.more for result in got),
             suspects=any(result.suspects for result in got),
             lease=got[0].lease,
+            buried=[one for result in got for one in result.buried],
         )
 
     def _one(self, part: int, receive: Receive, count: int, wait: float) -> Plan[Exchanged]:
@@ -358,7 +367,7 @@ class Split:
         held = [text.removeprefix(mark) for text in receive.held if text.startswith(mark)]
         inner = replace(receive, held=held, count=count)
         result: Exchanged = yield part, "exchange", Exchange((), (inner,), wait)
-        return replace(result, deliveries=[_out(d, mark) for d in result.deliveries])
+        return _marked(result, mark)
 
     def extend(self, request: Extend) -> Plan[Extended]:
         standings: list[Standing] = [Standing.GONE] * len(request.messages)

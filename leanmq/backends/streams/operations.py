@@ -402,7 +402,7 @@ class StreamOperations:
             wakes=(keys.dead,),
         )
         result = replies.received(reply, request.consumer, dead=request.queue.dead)
-        if result.deliveries or result.more or wait <= 0:
+        if result.deliveries or result.more or result.buried or wait <= 0:
             return result
         hint = replies.wait_hint(reply)
         wait = wait if hint is None else min(wait, hint)

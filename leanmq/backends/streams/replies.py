@@ -150,14 +150,22 @@ def lease(reply: Reply) -> float:
 
 def received(reply: Reply, consumer: str, *, dead: bool) -> Exchanged:
     """The deliveries of the receive script, oldest claims first, then new messages."""
-    lease, more, _, suspects, calm, fresh = reply[:6]
-    again = reply[6:]
+    lease, more, _, suspects, calm, fresh, buried = reply[:7]
+    again = reply[7:]
     deliveries = [
         _delivery(entry, fields, times, consumer, dead, bool(suspect))
         for entry, times, fields, suspect in again
     ]
     deliveries += _fresh(fresh, consumer, dead)
-    return Exchanged((), deliveries, bool(more), bool(suspects), lease / 1000, calm / 1000)
+    return Exchanged(
+        (),
+        deliveries,
+        bool(more),
+        bool(suspects),
+        lease / 1000,
+        calm / 1000,
+        [(life.decode(), times) for life, times in buried],
+    )
 
 
 def wait_hint(reply: Reply) -> float | None:
@@ -327,6 +335,7 @@ def _delivery(
         failures=_failures(known[b"f"]) if b"f" in known else (),
         redrives=int(known.get(b"r", 0)),
         foreign=int(known.get(b"v", VERSION)) > VERSION,
+        taken_over=times > 1,
     )
 
 

@@ -3,7 +3,8 @@
 -- ARGV: consumer, count, '1' if its process holds nothing else, ms between sweeps,
 --   '1' to recover first, then the entries that the consumer does hold
 -- Reply: {lease in ms, 1 if there is more to do at once, ms until something may come (-1: unknown),
---   1 if suspects wait, ms for which a plain read will do, fresh entries as the server has them, {entry, times, fields, suspect} ...}
+--   1 if suspects wait, ms for which a plain read will do, fresh entries as the server has them,
+--   {id for life, times} of each that became a dead letter, {entry, times, fields, suspect} ...}
 -- Invariants: each step is bounded; what is over max_deliveries becomes a dead letter instead of
 -- being handed out; a suspect is handed out alone; what has expired is deleted instead.
 -- include: _shared
@@ -25,7 +26,7 @@ local max = (kind == 'q') and tonumber(settings[2]) or 0
 local sweep_at = tonumber(settings[3] or '0')
 local now = now_ms()
 local has_ttl = settings[6]
-local handed, more, suspects = {}, 0, 0
+local handed, buried, more, suspects = {}, {}, 0, 0
 -- A lease that was made shorter counts for take-over only when the old one has run out once.
 local taken_over = lease
 if settings[7] and now < tonumber(settings[8]) then taken_over = math.max(lease, tonumber(settings[7])) end
@@ -140,6 +141,7 @@ if #handed < count then
     elseif not drop_expired(id, entry[2]) then
       local before = carried(entry[2]) + times
       if max > 0 and before >= max then
+        buried[#buried + 1] = {(identity(id, entry[2])), before}
         dead_letter(stream, ids, dead, dead_ids, id, entry[2], before, 'delivered ' .. before .. ' times of max_deliveries ' .. max .. ', never settled')
       elseif suspicious(times, entry[2]) then
         redis.call('XCLAIM', stream, GROUP, ALONE, 0, id, 'JUSTID')
@@ -158,7 +160,7 @@ if kind == 'q' then
     local times = tonumber(row[4]) + 1
     local entry = redis.call('XCLAIM', stream, GROUP, consumer, 0, row[1], 'RETRYCOUNT', times)[1]
     if entry and not drop_expired(row[1], entry[2]) then
-      return {lease, 1, -1, 0, 0, {}, {row[1], times, entry[2], 1}}
+      return {lease, 1, -1, 0, 0, {}, buried, {row[1], times, entry[2], 1}}
     end
     more = 1
   elseif row then
@@ -198,4 +200,4 @@ elseif more == 0 and #handed < count then
   calm = math.max(math.min(sweep_at, at, now + sweep_every) - now, 0)
 end
 
-return {lease, more, soon, suspects, calm, fresh, unpack(handed)}
+return {lease, more, soon, suspects, calm, fresh, buried, unpack(handed)}

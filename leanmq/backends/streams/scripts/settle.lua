@@ -4,7 +4,8 @@
 -- ARGV: verb, consumer ('' if only ids for life are known), times delivered, delay in ms, reason,
 --   then the entries that the consumer was handed for that time, those of messages whose id for
 --   life is another one as 'entry life'; without a consumer: ids for life
--- Reply: {lease in ms, one digit a message: 0 done, 1 gone, 2 lost, 3 refused}
+-- Reply: {lease in ms, one digit a message: 0 done, 1 gone, 2 lost, 3 refused,
+--   4 done, and that made it a dead letter, though the verb was retry}
 -- Invariants: a message that another consumer was handed is never touched (but deleted). One whose
 -- lease ended but that nobody else was handed yet still belongs to its last consumer.
 -- include: _shared
@@ -12,7 +13,7 @@
 local stream, dead, due, payloads, ids, dead_ids, meta = unpack(KEYS, 1, 7)
 local verb, consumer, times, delay, reason = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 local FIRST = 6
-local DONE, GONE, LOST, REFUSED = '0', '1', '2', '3'
+local DONE, GONE, LOST, REFUSED, BURIED = '0', '1', '2', '3', '4'
 
 local settings = redis.call('HMGET', meta, 'lease', 'max')
 if not settings[1] then
@@ -94,7 +95,8 @@ local function taken(life)
       or locate(its_dead, its_dead_ids, its_dead_payloads, life))
 end
 
--- Carry out the verb on a message that is no entry, or whose entry was just taken out.
+-- Carry out the verb on a message that is no entry, or whose entry was just taken out; returns its
+-- standing if it is not just done.
 local function pass_on(life, sent, fields, count)
   if verb == 'dead' then
     bury(dead, dead_ids, life, sent, fields, count, reason)
@@ -115,6 +117,7 @@ local function pass_on(life, sent, fields, count)
       why = why .. ': ' .. reason
     end
     bury(dead, dead_ids, life, sent, fields, count, why)
+    return BURIED
   elseif verb ~= 'ack' and verb ~= 'delete' then -- retry, or release with a delay
     local changes = {i = life, t = sent}
     if stream == dead then
@@ -139,8 +142,7 @@ local function settle_delayed(life, fields)
   if verb == 'requeue' and room <= 0 then return REFUSED end
   redis.call('ZREM', due, life)
   redis.call('HDEL', payloads, life)
-  pass_on(life, field(fields, 't'), fields, carried(fields))
-  return DONE
+  return pass_on(life, field(fields, 't'), fields, carried(fields)) or DONE
 end
 
 local function settle(id, life, count, fields)
@@ -164,7 +166,7 @@ local function settle(id, life, count, fields)
     local known, sent = identity(id, fields)
     if verb == 'release' then count = math.max(count - 1, 0) end
     erase(stream, ids, id, fields)
-    pass_on(known, sent, fields, carried(fields) + count)
+    return pass_on(known, sent, fields, carried(fields) + count) or DONE
   end
   return DONE
 end
