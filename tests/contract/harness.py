@@ -318,6 +318,14 @@ class Harness:
             return self._client({"url": self.url, "prefix": self.prefix} | options)
         return self._client(self._composed(COMPOSITES[self.subject](), options))
 
+    def configured(self, source: Any, **keywords: Any) -> Client:
+        """A client as a configuration says (None: the environment), with the test's prefix."""
+        world: Any = LeanMQ if self.world == "sync" else AsyncLeanMQ
+        keywords = {"prefix": self.prefix} | keywords
+        if source is None:
+            return self._kept(world.from_env(**keywords))
+        return self._kept(world.from_config(source, **keywords))
+
     def watched(self, watch: Callable[[SendBatch], object], **options: Any) -> Client:
         """A client whose every send is shown to ``watch`` before it is carried out."""
         plan: Any = COMPOSITES.get(self.subject, PassThrough)()
@@ -331,11 +339,12 @@ class Harness:
         return self._client(self._composed(plan, options))
 
     def _client(self, where: dict[str, Any]) -> Client:
-        client: Client
+        return self._kept(LeanMQ(**where) if self.world == "sync" else AsyncLeanMQ(**where))
+
+    def _kept(self, opened: Any) -> Client:
+        client: Client = opened
         if self.world == "sync":
-            client = ThreadedClient(LeanMQ(**where), self._threads)
-        else:
-            client = AsyncLeanMQ(**where)
+            client = ThreadedClient(opened, self._threads)
         self._clients.append(client)
         return client
 
