@@ -35,6 +35,8 @@ __all__ = ["AsyncLeanMQ", "AsyncTransaction"]
 class AsyncLeanMQ:
     """``leanmq.LeanMQ`` for asyncio: same arguments, same promises. Belongs to one event loop.
 
+    As ``client`` it takes those of ``redis.asyncio``, and ``fakeredis.FakeAsyncRedis``.
+
     Example:
         >>> async def main():
         ...     async with AsyncLeanMQ("memory://") as mq:
@@ -59,6 +61,7 @@ class AsyncLeanMQ:
         *,
         redis_host: str | None = None,
         backend: AsyncBackend | None = None,
+        client: object | None = None,
         deadline: Seconds = DEADLINE,
         connection_timeout: Seconds | None = None,
         retry_interval: Seconds | None = None,
@@ -71,6 +74,7 @@ class AsyncLeanMQ:
             redis_db=redis_db,
             redis_password=redis_password,
             given=backend,
+            client=client,
             prefix=prefix,
             deadline=deadline,
             connection_timeout=connection_timeout,
@@ -78,7 +82,7 @@ class AsyncLeanMQ:
             retry_interval=retry_interval,
             queues=queues,
         )
-        self._backend = open_async_backend(asked.url, backend, asked.options)
+        self._backend = open_async_backend(asked.url, backend, asked.options, client)
         self._core = ClientCore(describe(asked.url, self._backend), asked.terms)
 
     @classmethod

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from leanmq.backends.streams.calls import Command
 from leanmq.backends.urls import Address, Target
-from leanmq.errors import ClosedError
+from leanmq.errors import ClosedError, ConnectionError
 
 try:
     import hiredis
@@ -103,6 +103,7 @@ class Lines:
         """A new line, not yet connected."""
         address, patience, _ = key
         target = self._target
+        tls = target.sentinel_tls if sentinel else target.tls
         settings = {
             # No pushes in RESP2, hence no maintenance notifications, under which redis-py 8
             # lets dirty connections pass.
@@ -115,11 +116,42 @@ class Lines:
             "username": target.sentinel_username if sentinel else target.username,
             "password": target.sentinel_password if sentinel else target.password,
         } | self._settings
-        tcp, tls, unix = self._kinds
+        provider = target.sentinel_credential_provider if sentinel else target.credential_provider
+        if provider is not None:
+            settings["credential_provider"] = Credentials(provider, self._target.display)
+        tcp, ssl, unix = self._kinds
         if isinstance(address, str):
             return unix(path=address, **settings)
         settings |= {"host": address[0], "port": address[1], "socket_keepalive": True}
-        return tcp(**settings) if target.tls is None else tls(**settings, **target.tls)
+        return tcp(**settings) if tls is None else ssl(**settings, **tls)
+
+
+class Credentials:
+    """A credential provider of redis-py, in the user's hands: what it raises becomes ours."""
+
+    def __init__(self, provider: Any, where: str) -> None:
+        self._provider = provider
+        self._where = where
+
+    def get_credentials(self) -> Any:
+        """User and password, for threads."""
+        try:
+            return self._provider.get_credentials()
+        except Exception as error:
+            raise self._failed(error) from error
+
+    async def get_credentials_async(self) -> Any:
+        """User and password, for asyncio."""
+        try:
+            return await self._provider.get_credentials_async()
+        except Exception as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: Exception) -> ConnectionError:
+        return ConnectionError(
+            f"the credential_provider for {self._where} failed ({type(error).__name__}); mend it, "
+            "or see whether what it asks can be reached"
+        )
 
 
 def pack(commands: Iterable[Command]) -> bytes:

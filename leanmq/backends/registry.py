@@ -1,15 +1,22 @@
-"""Which backend a URL means. Third parties join by the entry-point group ``leanmq.backends``."""
+"""Which backend a URL means, or a client of redis-py.
+
+Third parties join by the entry-point group ``leanmq.backends``.
+"""
 
 from __future__ import annotations
 
 import importlib
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 import attrs
 
-from leanmq.backends.protocol import AsyncBackend, Backend
+from leanmq.backends.clients import read_client
+from leanmq.backends.protocol import AsyncBackend, Backend, Capabilities
 from leanmq.backends.schemes import DIALECTS, PLAUSIBLE, SCHEMES
-from leanmq.backends.urls import parse_url
+from leanmq.backends.urls import Target, parse_url
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = ["ENTRY_POINTS", "BackendFactory", "Options", "describe", "open_async_backend",
            "open_backend"]  # fmt: skip
@@ -36,6 +43,7 @@ class Options:
     timeout: float = 3.0
 
 
+@runtime_checkable
 class BackendFactory(Protocol):
     """What stands behind a URL scheme (a module will do). Constructs without I/O."""
 
@@ -48,37 +56,66 @@ class BackendFactory(Protocol):
         ...
 
 
-def open_backend(url: str | None, backend: Backend | None, options: Options) -> Backend:
-    """The backend that was given, or the one that the URL means."""
+class _BuiltIn(BackendFactory, Protocol):
+    """A module of ours."""
+
+    def backend_on(self, target: Target, options: Options) -> Backend: ...
+
+    def async_backend_on(self, target: Target, options: Options) -> AsyncBackend: ...
+
+
+def open_backend(
+    url: str | None, backend: Backend | None, options: Options, client: object | None = None
+) -> Backend:
+    """The backend that was given, or the one that the URL or the client of redis-py means.
+
+    Raises:
+        TypeError: If not exactly one of them was given, or the client cannot be read.
+        ValueError: If the URL cannot be.
+        ImportError: If the package that serves the URL's scheme cannot be loaded.
+    """
+    _only_one(url=url, backend=backend, client=client)
     if backend is not None:
-        _only_one(url)
         return backend
+    if client is not None:
+        target = read_client(client, asynchronous=False)
+        return _built_in(target.scheme).backend_on(target, options)
     return _factory(url).backend(cast("str", url), options)
 
 
 def open_async_backend(
-    url: str | None, backend: AsyncBackend | None, options: Options
+    url: str | None, backend: AsyncBackend | None, options: Options, client: object | None = None
 ) -> AsyncBackend:
     """``open_backend`` for asyncio."""
+    _only_one(url=url, backend=backend, client=client)
     if backend is not None:
-        _only_one(url)
         return backend
+    if client is not None:
+        target = read_client(client, asynchronous=True)
+        return _built_in(target.scheme).async_backend_on(target, options)
     return _factory(url).async_backend(cast("str", url), options)
 
 
 def describe(url: str | None, backend: object) -> str:
     """Where a client sends its messages, for people; secrets masked."""
     if url is None:
-        return type(backend).__name__
+        capabilities = getattr(backend, "capabilities", None)
+        known = isinstance(capabilities, Capabilities)
+        return cast("Capabilities", capabilities).name if known else type(backend).__name__
     scheme, _, rest = url.partition("://")
     if scheme.lower() in _BUILT_IN:
         return parse_url(url).display
     return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
 
 
-def _only_one(url: str | None) -> None:
-    if url is not None:
-        raise TypeError("give either url or backend, not both")
+def _only_one(**given: object) -> None:
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) > 1:
+        raise TypeError(f"give either {' or '.join(names)}, not both")
+
+
+def _built_in(scheme: str) -> _BuiltIn:
+    return cast("_BuiltIn", importlib.import_module(_BUILT_IN[scheme]))
 
 
 def _factory(url: str | None) -> BackendFactory:
@@ -87,12 +124,12 @@ def _factory(url: str | None) -> BackendFactory:
     scheme, found, _ = url.partition("://")
     scheme = scheme.lower()
     if found and scheme in _BUILT_IN:
-        return cast("BackendFactory", importlib.import_module(_BUILT_IN[scheme]))
+        return _built_in(scheme)
     from importlib.metadata import entry_points  # slow to import, and seldom needed
 
     others = {point.name.lower(): point for point in entry_points(group=ENTRY_POINTS)}
     if found and scheme in others:
-        return cast("BackendFactory", others[scheme].load())
+        return _loaded(others[scheme])
     known = ", ".join(sorted({*SCHEMES, *others}))
     if not found:
         what = "the URL has no scheme"
@@ -101,3 +138,22 @@ def _factory(url: str | None) -> BackendFactory:
     else:
         what = "what the URL has before :// is no scheme"
     raise ValueError(f"{what}; use one of {known}, as in 'redis://localhost:6379/0'")
+
+
+def _loaded(point: EntryPoint) -> BackendFactory:
+    """What an installed package has behind a scheme."""
+    owner = point.dist.name if point.dist else "an unknown package"
+    who = f"the URL scheme {point.name!r} is that of package {owner!r}"
+    try:
+        factory = point.load()
+    except Exception as error:
+        raise ImportError(
+            f"{who}, whose {point.value!r} cannot be loaded ({type(error).__name__}: {error}); "
+            "mend or uninstall the package"
+        ) from error
+    if not isinstance(factory, BackendFactory):
+        raise TypeError(
+            f"{who}, whose {point.value!r} has no functions backend and async_backend; mend or "
+            "uninstall the package"
+        )
+    return factory

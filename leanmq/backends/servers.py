@@ -14,7 +14,7 @@ from leanmq.backends.streams.driver import AsyncStreamsBackend, StreamsBackend
 from leanmq.backends.urls import Target, parse_url
 from leanmq.backends.wire import AsyncWire, Wire
 
-__all__ = ["async_backend", "backend"]
+__all__ = ["async_backend", "async_backend_on", "backend", "backend_on"]
 
 _TOPOLOGIES = {
     "single": ("leanmq.backends.single", "SingleServer"),
@@ -25,7 +25,11 @@ _TOPOLOGIES = {
 
 def backend(url: str, options: Options) -> Backend:
     """A backend on the servers of the URL, for threads."""
-    target = _checked(parse_url(url))
+    return backend_on(_checked(parse_url(url)), options)
+
+
+def backend_on(target: Target, options: Options) -> Backend:
+    """A backend on these servers, for threads."""
     topology = _topology(target)
     connection = ServerConnection(topology, Wire(target, options.timeout))
     return StreamsBackend(connection, _capabilities(topology), options.prefix)
@@ -33,7 +37,11 @@ def backend(url: str, options: Options) -> Backend:
 
 def async_backend(url: str, options: Options) -> AsyncBackend:
     """A backend on the servers of the URL, for asyncio."""
-    target = _checked(parse_url(url))
+    return async_backend_on(_checked(parse_url(url)), options)
+
+
+def async_backend_on(target: Target, options: Options) -> AsyncBackend:
+    """A backend on these servers, for asyncio."""
     topology = _topology(target)
     connection = AsyncServerConnection(topology, AsyncWire(target, options.timeout))
     return AsyncStreamsBackend(connection, _capabilities(topology), options.prefix)

@@ -28,7 +28,7 @@ _CERT_REQS: Final = ("none", "optional", "required")
 
 @attrs.frozen
 class Target:
-    """What a URL says, decoded.
+    """What a URL says, decoded; or the settings of a client (``clients.py``).
 
     Attributes:
         scheme: One of ours, in lower case.
@@ -40,6 +40,10 @@ class Target:
         sentinel_username: The account on the sentinels; with ``sentinel_password``.
         tls: Options of TLS by the names that redis-py gives them; None without TLS.
         strict_slots: A memory store that keeps slots apart, as a cluster does.
+        credential_provider: Of redis-py: gives user and password for each new connection.
+        sentinel_credential_provider: The same for sentinels.
+        sentinel_tls: ``tls`` for sentinels; as that, unless a client differs in it.
+        fake_server: The memory store itself, a ``fakeredis.FakeServer`` that a client brought.
         ignored: The options of the URL that have no effect: LeanMQ sets them by itself.
         display: The URL with its passwords masked, for logs, errors and reprs: as it was
             written, or ``canonical`` if that was in the dialect of another tool.
@@ -54,8 +58,14 @@ class Target:
     password: str | None = attrs.field(default=None, repr=False)
     sentinel_username: str | None = None
     sentinel_password: str | None = attrs.field(default=None, repr=False)
-    tls: Mapping[str, Any] | None = None
+    tls: Mapping[str, Any] | None = attrs.field(default=None, repr=False)
     strict_slots: bool = False
+    credential_provider: Any = attrs.field(default=None, repr=False)
+    sentinel_credential_provider: Any = attrs.field(default=None, repr=False)
+    sentinel_tls: Mapping[str, Any] | None = attrs.field(
+        default=attrs.Factory(lambda target: target.tls, takes_self=True), repr=False
+    )
+    fake_server: Any = attrs.field(default=None, repr=False)
     ignored: tuple[str, ...] = ()
     display: str = attrs.field()
 

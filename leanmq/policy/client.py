@@ -36,6 +36,9 @@ class LeanMQ:
         redis_host: With ``redis_port``, ``redis_db`` and ``redis_password``, one Redis server
             instead of a URL (``localhost``, 6379, 0, none).
         backend: A backend instead of a URL.
+        client: A ``redis.Redis``, ``redis.RedisCluster``, a client of ``Sentinel.master_for``
+            or a ``fakeredis.FakeRedis`` instead of a URL. Only where it leads is read: address,
+            account, TLS. LeanMQ makes connections of its own; the client stays as it is, open.
         prefix: What every key in Redis begins with (``mq:``). A backend has its own.
         deadline: Seconds that an operation is tried again while the server does not serve
             (failover, restart); 0 tries once.
@@ -48,7 +51,7 @@ class LeanMQ:
 
     Raises:
         ValueError: if the URL, prefix or a duration cannot be.
-        TypeError: if arguments do not go together.
+        TypeError: if arguments do not go together, or LeanMQ cannot tell where ``client`` leads.
 
     Example:
         >>> with LeanMQ("memory://") as mq:
@@ -72,6 +75,7 @@ class LeanMQ:
         *,
         redis_host: str | None = None,
         backend: Backend | None = None,
+        client: object | None = None,
         deadline: Seconds = DEADLINE,
         connection_timeout: Seconds | None = None,
         retry_interval: Seconds | None = None,
@@ -84,6 +88,7 @@ class LeanMQ:
             redis_db=redis_db,
             redis_password=redis_password,
             given=backend,
+            client=client,
             prefix=prefix,
             deadline=deadline,
             connection_timeout=connection_timeout,
@@ -91,7 +96,7 @@ class LeanMQ:
             retry_interval=retry_interval,
             queues=queues,
         )
-        self._backend = open_backend(asked.url, backend, asked.options)
+        self._backend = open_backend(asked.url, backend, asked.options, client)
         self._core = ClientCore(describe(asked.url, self._backend), asked.terms)
 
     @classmethod

@@ -22,8 +22,8 @@ class Opening:
     """Arguments of a client, checked.
 
     Attributes:
-        url: Where the messages are; None if a backend was given.
-        options: What the backend of a URL is told.
+        url: Where the messages are; None if a backend or a client of redis-py was given.
+        options: What the backend that is opened is told.
         terms: What the client keeps to.
     """
 
@@ -40,6 +40,7 @@ def opening(
     redis_db: int | None,
     redis_password: str | None,
     given: object,
+    client: object,
     prefix: str | None,
     deadline: Seconds,
     connection_timeout: Seconds | None,
@@ -47,10 +48,13 @@ def opening(
     retry_interval: Seconds | None,
     queues: Mapping[str, Mapping[str, Any]] | None,
 ) -> Opening:
-    """Check the arguments of a client; ``given`` is its backend, if it was handed one."""
+    """Check the arguments of a client.
+
+    ``given`` is its backend, ``client`` the client of redis-py, if it was handed one.
+    """
     options = options_of(given is not None, prefix, connection_timeout)
     where = server_url(url, redis_host, redis_port, redis_db, redis_password)
-    if where is None and given is None:
+    if where is None and given is None and client is None:
         where = "redis://localhost:6379/0"
     if max_retries is not None and (isinstance(max_retries, bool) or max_retries < 0):
         raise ValueError(f"max_retries is {max_retries}; give 0 or more")

@@ -58,9 +58,9 @@ assert queue.get_info().message_count == 1
 def test_a_fork_waits_for_no_lock_that_a_thread_of_its_parent_held() -> None:
     code = """
 import contextlib, os, signal, leanmq
-from leanmq.backends import memory
+from leanmq.backends import memory, stores
 mq = leanmq.LeanMQ("memory://m"); queue = mq.queue("q"); queue.send_message(1)
-with memory.server("m").hub._lock, memory._making():  # as if another thread were just there
+with memory.server("m").hub._lock, stores._making():  # as if another thread were just there
     child = os.fork()
     if not child:
         signal.alarm(10)

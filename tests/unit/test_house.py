@@ -36,7 +36,7 @@ PACKAGE = ROOT / "leanmq"
 STREAMS = PACKAGE / "backends" / "streams"
 CONNECTIONS = [
     PACKAGE / "backends" / f"{name}.py"
-    for name in ("memory", "single", "sentinel", "cluster", "pipelines", "connections")
+    for name in ("memory", "stores", "single", "sentinel", "cluster", "pipelines", "connections")
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

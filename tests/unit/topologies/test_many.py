@@ -253,14 +253,14 @@ def lengths(prefix: str, number: int) -> Operation[list[Outcomes]]:
 
 
 def test_an_operation_is_sent_the_outcomes_of_each_call_in_order() -> None:
-    connection = MemoryConnection("")
+    connection = MemoryConnection(parse_url("memory://"))
     backend = StreamsBackend(connection, Capabilities(connection.display))
 
     assert backend._drive(lengths("l", 3)) == [[1], [2], [3]]
 
 
 async def test_an_operation_is_sent_them_under_asyncio_too() -> None:
-    connection = AsyncMemoryConnection("")
+    connection = AsyncMemoryConnection(parse_url("memory://"))
     backend = AsyncStreamsBackend(connection, Capabilities(connection.display))
 
     assert await backend._drive(lengths("l", 3)) == [[1], [2], [3]]

@@ -1,0 +1,510 @@
+"""Where a client of redis-py leads is read from its settings; what cannot be read is refused.
+
+No server is needed here, nor asked: a client that connects while it is read fails its test.
+"""
+
+from __future__ import annotations
+
+import socket
+import traceback
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+from unittest import mock
+
+import fakeredis
+import pytest
+import redis
+import redis.asyncio
+import redis.asyncio.sentinel
+import redis.sentinel
+from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider, UsernamePasswordCredentialProvider
+from redis.retry import Retry
+
+from leanmq import AsyncLeanMQ, LeanMQ
+from leanmq.backends.clients import read_client
+from leanmq.backends.registry import Options, open_async_backend, open_backend
+from leanmq.backends.urls import Target
+
+PASSWORD = "hunter2"
+ACCOUNT = {"username": "ann", "password": PASSWORD}
+PROVIDER: CredentialProvider = UsernamePasswordCredentialProvider("ann", PASSWORD)
+SENTINELS = [("s1", 26379), ("s2", 26380)]
+Make = Callable[[ModuleType], Any]
+
+WORLDS = pytest.mark.parametrize("package", [redis, redis.asyncio], ids=["sync", "asyncio"])
+
+
+@pytest.fixture(autouse=True)
+def _no_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing connects; a cluster for threads would, when it is made, and is made to believe."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("reading settings is no reason to connect")
+
+    for name in ("connect", "connect_ex", "send", "sendall"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(redis.cluster.NodesManager, "initialize", lambda *_, **__: None)
+    monkeypatch.setattr(redis.cluster, "CommandsParser", mock.Mock())
+
+
+def read(client: object, package: ModuleType) -> Target:
+    return read_client(client, asynchronous=package is redis.asyncio)
+
+
+def master(
+    package: ModuleType,
+    sentinel_kwargs: dict[str, Any] | None = None,
+    sentinels: Any = SENTINELS,
+    **settings: Any,
+) -> Any:
+    sentinel = package.sentinel.Sentinel(sentinels, sentinel_kwargs=sentinel_kwargs, **settings)
+    return sentinel.master_for("orders")
+
+
+def cluster(package: ModuleType, **settings: Any) -> Any:
+    nodes = [package.cluster.ClusterNode("c1", 7000), package.cluster.ClusterNode("c2", 7001)]
+    return package.RedisCluster(startup_nodes=nodes, **settings)
+
+
+def pooled(url: str, **settings: Any) -> Make:
+    return lambda package: package.Redis(
+        connection_pool=package.ConnectionPool.from_url(url, **settings)
+    )
+
+
+def fields(**expected: Any) -> dict[str, Any]:
+    """What a target should have; the rest should be as in this one."""
+    plain = {"service": "", "db": 0, "username": None, "password": None, "tls": None}
+    return plain | {"credential_provider": None, "fake_server": None} | expected
+
+
+CLIENTS: dict[str, tuple[Make, str, dict[str, Any]]] = {
+    "plain": (
+        lambda package: package.Redis(),
+        "redis://localhost:6379/0",
+        fields(topology="single", addresses=(("localhost", 6379),)),
+    ),
+    "address and database": (
+        lambda package: package.Redis(host="h", port=7, db=3),
+        "redis://h:7/3",
+        fields(addresses=(("h", 7),), db=3),
+    ),
+    "numbers as text": (
+        lambda package: package.Redis(host="h", port="7", db="3"),
+        "redis://h:7/3",
+        fields(addresses=(("h", 7),), db=3),
+    ),
+    "IPv6": (
+        lambda package: package.Redis(host="::1"),
+        "redis://[::1]:6379/0",
+        fields(addresses=(("::1", 6379),)),
+    ),
+    "account": (
+        lambda package: package.Redis(host="h", **ACCOUNT),
+        "redis://ann:***@h:6379/0",
+        fields(addresses=(("h", 6379),), **ACCOUNT),
+    ),
+    "password alone": (
+        lambda package: package.Redis(host="h", password=PASSWORD),
+        "redis://:***@h:6379/0",
+        fields(password=PASSWORD),
+    ),
+    "a name that a URL must encode": (
+        lambda package: package.Redis(host="h", username="a@b", password=PASSWORD),
+        "redis://a%40b:***@h:6379/0",
+        fields(username="a@b", password=PASSWORD),
+    ),
+    "credential provider": (
+        lambda package: package.Redis(host="h", credential_provider=PROVIDER),
+        "redis://h:6379/0",
+        fields(credential_provider=PROVIDER),
+    ),
+    "TLS": (
+        lambda package: package.Redis(
+            host="h", ssl=True, ssl_ca_certs="ca.pem", ssl_check_hostname=False
+        ),
+        "rediss://h:6379/0",
+        {"tls.ssl_ca_certs": "ca.pem", "tls.ssl_check_hostname": False},
+    ),
+    "Unix socket": (
+        lambda package: package.Redis(unix_socket_path="/run/redis.sock", db=2, **ACCOUNT),
+        "unix://ann:***@/run/redis.sock?db=2",
+        fields(scheme="unix", addresses=("/run/redis.sock",), db=2, **ACCOUNT),
+    ),
+    "URL": (
+        pooled(f"redis://ann:{PASSWORD}@h:7/4", decode_responses=True),
+        "redis://ann:***@h:7/4",
+        fields(addresses=(("h", 7),), db=4, **ACCOUNT),
+    ),
+    "URL without a host": (
+        pooled("redis://"),
+        "redis://localhost:6379/0",
+        fields(addresses=(("localhost", 6379),)),
+    ),
+    "URL of a Unix socket": (
+        pooled("unix:///run/redis.sock"),
+        "unix:///run/redis.sock",
+        fields(addresses=("/run/redis.sock",)),
+    ),
+    "URL with TLS": (
+        pooled("rediss://h?ssl_cert_reqs=none"),
+        "rediss://h:6379/0",
+        fields(scheme="rediss", tls={"ssl_cert_reqs": "none"}),
+    ),
+    "pool that blocks": (
+        lambda package: package.Redis(
+            connection_pool=package.BlockingConnectionPool(host="h", max_connections=2, timeout=1)
+        ),
+        "redis://h:6379/0",
+        fields(addresses=(("h", 6379),)),
+    ),
+    "subclass": (
+        lambda package: type("Traced", (package.Redis,), {})(host="h"),
+        "redis://h:6379/0",
+        fields(addresses=(("h", 6379),)),
+    ),
+    "service": (
+        master,
+        "redis+sentinel://s1:26379,s2:26380/orders",
+        fields(
+            topology="sentinel",
+            addresses=(("s1", 26379), ("s2", 26380)),
+            service="orders",
+            sentinel_username=None,
+            sentinel_password=None,
+            sentinel_credential_provider=None,
+            sentinel_tls=None,
+        ),
+    ),
+    "service with two accounts": (
+        lambda package: master(
+            package,
+            {"username": "bob", "password": "other"},
+            db=1,
+            decode_responses=True,
+            **ACCOUNT,
+        ),
+        "redis+sentinel://ann:***@s1:26379,s2:26380/orders/1",
+        fields(
+            service="orders",
+            db=1,
+            sentinel_username="bob",
+            sentinel_password="other",
+            **ACCOUNT,
+        ),
+    ),
+    "service with providers": (
+        lambda package: master(
+            package, {"credential_provider": PROVIDER}, credential_provider=PROVIDER
+        ),
+        "redis+sentinel://s1:26379,s2:26380/orders",
+        fields(
+            service="orders", credential_provider=PROVIDER, sentinel_credential_provider=PROVIDER
+        ),
+    ),
+    "service with TLS but for its sentinels": (
+        lambda package: master(package, ssl=True, ssl_ca_certs="ca.pem"),
+        "rediss+sentinel://s1:26379,s2:26380/orders",
+        fields(service="orders", tls={"ssl_ca_certs": "ca.pem"}, sentinel_tls=None),
+    ),
+    "service with TLS everywhere": (
+        lambda package: master(package, {"ssl": True, "ssl_ca_certs": "other.pem"}, ssl=True),
+        "rediss+sentinel://s1:26379,s2:26380/orders",
+        {"tls": {}, "sentinel_tls.ssl_ca_certs": "other.pem"},
+    ),
+    "cluster": (
+        cluster,
+        "redis+cluster://c1:7000,c2:7001",
+        fields(topology="cluster", addresses=(("c1", 7000), ("c2", 7001))),
+    ),
+    "cluster with an account": (
+        lambda package: cluster(package, decode_responses=True, **ACCOUNT),
+        "redis+cluster://ann:***@c1:7000,c2:7001",
+        fields(topology="cluster", **ACCOUNT),
+    ),
+    "cluster with a provider": (
+        lambda package: cluster(package, credential_provider=PROVIDER),
+        "redis+cluster://c1:7000,c2:7001",
+        fields(topology="cluster", credential_provider=PROVIDER),
+    ),
+    "cluster with TLS": (
+        lambda package: cluster(package, ssl=True, ssl_ca_certs="ca.pem"),
+        "rediss+cluster://c1:7000,c2:7001",
+        {"tls.ssl_ca_certs": "ca.pem"},
+    ),
+    "cluster by URL": (
+        lambda package: package.RedisCluster.from_url(f"rediss://ann:{PASSWORD}@c1:7000"),
+        "rediss+cluster://ann:***@c1:7000",
+        fields(topology="cluster", scheme="rediss+cluster", addresses=(("c1", 7000),), **ACCOUNT)
+        | {"tls": mock.ANY},
+    ),
+    "cluster read by its replicas": (
+        lambda package: cluster(package, read_from_replicas=True),
+        "redis+cluster://c1:7000,c2:7001",
+        fields(topology="cluster"),
+    ),
+}
+
+
+@WORLDS
+@pytest.mark.filterwarnings("ignore:.*read_from_replicas:DeprecationWarning")
+@pytest.mark.parametrize("case", CLIENTS)
+def test_address_account_and_tls_are_taken(package: ModuleType, case: str) -> None:
+    make, display, expected = CLIENTS[case]
+
+    target = read(make(package), package)
+
+    assert target.display == display
+    for name, value in expected.items():
+        field, _, option = name.partition(".")
+        found = getattr(target, field)
+        assert (found[option] if option else found) == value, name
+
+
+AWKWARD: list[dict[str, Any]] = [
+    {"decode_responses": True},
+    {"protocol": 3},
+    {"protocol": 3, "decode_responses": True},
+    {"socket_timeout": 0.1, "socket_connect_timeout": 0.1},
+    {"retry": Retry(NoBackoff(), 50), "retry_on_error": [redis.ConnectionError]},
+    {"client_name": "web", "health_check_interval": 1, "max_connections": 1},
+    {"encoding": "utf-16", "encoding_errors": "ignore"},
+]
+
+
+@WORLDS
+@pytest.mark.parametrize("settings", AWKWARD, ids=lambda settings: "+".join(settings))
+@pytest.mark.parametrize("kind", ["Redis", "service", "cluster"])
+def test_other_settings_are_left_to_the_client(
+    package: ModuleType, settings: dict[str, Any], kind: str
+) -> None:
+    def make(**more: Any) -> Any:
+        if kind == "cluster":
+            return cluster(package, **{k: v for k, v in more.items() if k != "retry_on_error"})
+        return master(package, **more) if kind == "service" else package.Redis(**more)
+
+    assert read(make(**settings), package) == read(make(), package)
+
+
+@WORLDS
+def test_a_client_is_the_same_after_it_was_read(package: ModuleType) -> None:
+    client = package.Redis(host="h", decode_responses=True, **ACCOUNT)
+    pool = client.connection_pool
+    before = {name: repr(value) for name, value in vars(pool).items()}, dict(pool.connection_kwargs)
+
+    read(client, package)
+
+    assert client.connection_pool is pool
+    after = {name: repr(value) for name, value in vars(pool).items()}, dict(pool.connection_kwargs)
+    assert after == before
+
+
+@WORLDS
+def test_a_host_that_is_replaced_for_maintenance_is_not_taken_for_the_address(
+    package: ModuleType,
+) -> None:
+    client = package.Redis(host="h")
+    client.connection_pool.connection_kwargs |= {"host": "10.0.0.9", "orig_host_address": "h"}
+
+    assert read(client, package).addresses == (("h", 6379),)
+
+
+@WORLDS
+def test_no_secret_of_a_client_is_shown(package: ModuleType) -> None:
+    client = package.Redis(host="h", ssl=True, **ACCOUNT)
+    client.connection_pool.connection_kwargs["ssl_password"] = PASSWORD
+    target = read(client, package)
+    taker: Any = LeanMQ if package is redis else AsyncLeanMQ
+    mq = taker(client=client)
+
+    shown = repr(target) + target.display + repr(mq) + repr(mq.queue("q")) + repr(mq._backend)
+
+    assert PASSWORD not in shown
+    assert repr(mq) == f"<{taker.__name__} rediss://ann:***@h:6379/0>"
+
+
+# --- fakes
+
+FAKES = [fakeredis.FakeRedis, fakeredis.FakeStrictRedis, fakeredis.FakeAsyncRedis]
+
+
+def read_fake(client: Any) -> Target:
+    return read_client(client, asynchronous=isinstance(client, redis.asyncio.Redis))
+
+
+@pytest.mark.parametrize("kind", FAKES)
+def test_a_fake_client_leads_to_its_own_server(kind: Any) -> None:
+    server = fakeredis.FakeServer()
+
+    target = read_fake(kind(server=server, db=2, decode_responses=True, protocol=3))
+
+    assert (target.topology, target.display, target.db) == ("memory", "memory://", 2)
+    assert target.fake_server is server
+
+
+@pytest.mark.parametrize("kind", FAKES)
+def test_a_fake_client_without_a_server_leads_where_its_address_does(kind: Any) -> None:
+    one, same, other = kind(host="h"), kind(host="h"), kind()
+
+    assert read_fake(one).fake_server is read_fake(same).fake_server
+    assert read_fake(one).fake_server is not read_fake(other).fake_server
+    assert read_fake(other).fake_server is read_fake(other).fake_server
+
+
+@pytest.mark.parametrize("kind", [fakeredis.FakeRedis, fakeredis.FakeAsyncRedis])
+def test_a_fake_client_by_url_is_one_too(kind: Any) -> None:
+    assert read_fake(kind.from_url("redis://h/5")).db == 5
+    assert read_fake(kind.from_url("redis://h/5")).topology == "memory"
+
+
+# --- what is refused
+
+REFUSED: dict[str, tuple[Make, str]] = {
+    "sentinel": (
+        lambda package: package.sentinel.Sentinel(SENTINELS),
+        r"sentinel\.Sentinel: it knows many services; give sentinel\.master_for",
+    ),
+    "replica": (
+        lambda package: package.sentinel.Sentinel(SENTINELS).slave_for("orders"),
+        r"reads from replicas; give sentinel\.master_for",
+    ),
+    "no sentinels": (lambda package: master(package, sentinels=[]), "no sentinels; name some"),
+    "pipeline": (lambda package: package.Redis().pipeline(), r"Pipeline: it is a pipeline; give "),
+    "pipeline of a cluster": (
+        lambda package: cluster(package).pipeline(),
+        "ClusterPipeline: it is a pipeline; give the client that it was made by",
+    ),
+    "address_remap": (
+        lambda package: cluster(package, address_remap=lambda address: address),
+        "address_remap .*cluster-announce-ip",
+    ),
+    "pool": (lambda package: package.ConnectionPool(), "ConnectionPool: it is no client"),
+    "pool of another kind": (
+        lambda package: package.Redis(
+            connection_pool=type("Strange", (package.ConnectionPool,), {})()
+        ),
+        r"how its pool connects, a .*Strange, is unknown; give the URL",
+    ),
+    "connection of another kind": (
+        lambda package: package.Redis(
+            connection_pool=package.ConnectionPool(
+                connection_class=type("Strange", (package.Connection,), {})
+            )
+        ),
+        r"how its connections, each a .*Strange, connect is unknown; give the URL",
+    ),
+    "sentinels of another kind": (
+        lambda package: type("Strange", (package.sentinel.Sentinel,), {})(SENTINELS).master_for(
+            "s"
+        ),
+        r"how its .*Strange finds the primary is unknown",
+    ),
+    "own function at connect": (
+        lambda package: package.Redis(redis_connect_func=print),
+        "redis_connect_func .*do without it",
+    ),
+    "port that is no number": (lambda package: package.Redis(port="http"), "numbers"),
+    "subscriber": (lambda package: package.Redis().pubsub(), "PubSub: it is no client"),
+    "mock": (lambda package: mock.MagicMock(), r"MagicMock: it is no client .*or a FakeRedis"),
+    "mock of a client": (
+        lambda package: mock.MagicMock(spec=package.Redis),
+        r"MagicMock: it is no client .*or a FakeRedis",
+    ),
+    "instance of a mock": (
+        lambda package: mock.create_autospec(package.Redis, instance=True),
+        "it is no client",
+    ),
+    "URL": (lambda package: "redis://h", r"builtins\.str: it is no client .*, or a URL"),
+    "class": (lambda package: package.Redis, r"client\.Redis is a class; give a client made of it"),
+}
+
+
+@WORLDS
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_read_is_refused_with_the_cure(package: ModuleType, case: str) -> None:
+    make, problem = REFUSED[case]
+    client = make(package)
+
+    with pytest.raises(TypeError, match=problem) as refused:
+        read(client, package)
+
+    assert str(refused.value).startswith("client=")
+
+
+@WORLDS
+def test_sentinels_that_differ_in_their_account_are_refused(package: ModuleType) -> None:
+    sentinel = package.sentinel.Sentinel(SENTINELS)
+    sentinel.sentinels[1] = package.Redis(host="s2", password=PASSWORD)
+
+    with pytest.raises(TypeError, match="differ in account or TLS") as refused:
+        read(sentinel.master_for("orders"), package)
+
+    assert PASSWORD not in "".join(traceback.format_exception(refused.value))
+
+
+def test_an_address_forced_upon_sentinels_is_refused() -> None:
+    package: Any = redis.sentinel
+    sentinel = package.Sentinel(SENTINELS)
+    sentinel._force_master_ip = "10.0.0.9"  # as redis-py 8 takes it; 5.2 does not
+
+    with pytest.raises(TypeError, match="force_master_ip"):
+        read_client(sentinel.master_for("orders"), asynchronous=False)
+
+
+def test_a_cluster_with_an_own_function_at_connect_is_refused() -> None:
+    with pytest.raises(TypeError, match="redis_connect_func"):
+        read_client(cluster(redis, redis_connect_func=print), asynchronous=False)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda package: package.Redis(),
+        master,
+        cluster,
+        lambda package: cluster(package).pipeline(),
+        lambda package: package.sentinel.Sentinel(SENTINELS),
+    ],
+    ids=["plain", "service", "cluster", "pipeline", "sentinel"],
+)
+def test_a_client_of_the_other_world_is_refused_and_the_right_taker_is_named(make: Make) -> None:
+    with pytest.raises(TypeError, match=r"it is for asyncio; give it to AsyncLeanMQ, or .* redis "):
+        LeanMQ(client=make(redis.asyncio))
+    with pytest.raises(
+        TypeError, match=r"it is for threads; give it to LeanMQ, or .* redis\.async"
+    ):
+        AsyncLeanMQ(client=make(redis))
+
+
+def test_a_fake_of_the_other_world_is_refused() -> None:
+    with pytest.raises(TypeError, match="it is for asyncio; give it to AsyncLeanMQ"):
+        LeanMQ(client=fakeredis.FakeAsyncRedis())
+    with pytest.raises(TypeError, match="it is for threads; give it to LeanMQ"):
+        AsyncLeanMQ(client=fakeredis.FakeRedis())
+
+
+def test_one_of_url_backend_and_client_is_given() -> None:
+    client, options = redis.Redis(), Options()
+    given: dict[str, Any] = {
+        "url": "memory://",
+        "backend": open_backend("memory://", None, options),
+    }
+
+    for name, value in given.items():
+        with pytest.raises(TypeError, match=f"either {name} or client, not both"):
+            LeanMQ(client=client, **{name: value})
+    with pytest.raises(TypeError, match="either url or backend or client"):
+        LeanMQ(client=client, **given)
+    async_backend = open_async_backend("memory://", None, options)
+    with pytest.raises(TypeError, match="either backend or client, not both"):
+        AsyncLeanMQ(client=redis.asyncio.Redis(), backend=async_backend)
+
+
+def test_prefix_and_timeout_go_with_a_client() -> None:
+    with LeanMQ(client=redis.Redis(host="h"), prefix="mine:", connection_timeout=7) as mq:
+        backend: Any = mq._backend
+
+    assert backend.prefix == "mine:"
+    assert backend.connection._wire._timeout == 7
