@@ -356,6 +356,10 @@ class Harness:
         async_parts = [open_async_backend(url, None, inner) for url in self._urls]
         return {"backend": AsyncComposedBackend(plan, async_parts), **options}
 
+    async def run(self, call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Call what blocks, in a thread."""
+        return await self._threads.run(call, *args, **kwargs)
+
     # What users cannot do, done to the storage itself.
 
     async def inject(

@@ -24,6 +24,7 @@ from redis.retry import Retry
 
 from leanmq import AsyncLeanMQ, LeanMQ
 from leanmq.backends.clients import read_client
+from leanmq.backends.lines import Lines
 from leanmq.backends.registry import Options, open_async_backend, open_backend
 from leanmq.backends.urls import Target
 
@@ -323,6 +324,29 @@ def test_no_secret_of_a_client_is_shown(package: ModuleType) -> None:
 
     assert PASSWORD not in shown
     assert repr(mq) == f"<{taker.__name__} rediss://ann:***@h:6379/0>"
+
+
+@WORLDS
+def test_connections_to_sentinels_have_the_account_and_the_tls_of_sentinels(
+    package: ModuleType,
+) -> None:
+    made: list[tuple[str, dict[str, Any]]] = []
+    kinds = [
+        lambda kind=kind, **settings: made.append((kind, settings))
+        for kind in ("tcp", "tls", "unix")
+    ]
+    client = master(package, {"credential_provider": PROVIDER}, ssl=True, **ACCOUNT)
+    lines = Lines(read(client, package), (kinds[0], kinds[1], kinds[2]))
+
+    lines.make((("h", 1), 3.0, (0, None)), sentinel=True)
+    lines.make((("h", 1), 3.0, (0, None)), sentinel=False)
+
+    (kind, to_sentinel), (other_kind, to_data) = made
+    assert (kind, other_kind) == ("tcp", "tls")
+    assert to_sentinel["username"] is to_sentinel["password"] is None
+    assert to_sentinel["credential_provider"].get_credentials() == ("ann", PASSWORD)
+    assert {name: to_data[name] for name in ACCOUNT} == ACCOUNT
+    assert "credential_provider" not in to_data
 
 
 # --- fakes
