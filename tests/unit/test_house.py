@@ -184,6 +184,12 @@ def test_opening_servers_never_loads_the_memory_server() -> None:
     assert loaded - {"hiredis"} == {"redis"}
 
 
+def test_reading_a_client_of_redis_never_loads_the_memory_server() -> None:
+    loaded = loaded_by("import leanmq, redis; leanmq.LeanMQ(client=redis.Redis())")
+
+    assert loaded - {"hiredis"} == {"redis"}
+
+
 def test_the_package_exports_exactly_what_it_says() -> None:
     exported = {
         name
