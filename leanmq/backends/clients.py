@@ -138,7 +138,7 @@ def _plain(client: Any, world: _World) -> Target:
         return _fake(kind, settings)
     tls = _tls(kind, settings, world)
     unix = kind is world.connection.UnixDomainSocketConnection
-    address: Address = str(settings["path"]) if unix else _host(settings)
+    address: Address = str(settings.get("path")) if unix else _host(settings)
     return _target("single", tls, (address,), settings, db=_number(settings.get("db"), 0))
 
 
@@ -157,6 +157,8 @@ def _service(pool: Any, world: _World) -> Target:
     watchers = [_plain(sentinel, world) for sentinel in manager.sentinels]
     if not watchers:
         raise _Unreadable("it has no sentinels", "name some where Sentinel is made")
+    if any(watcher.topology != "single" for watcher in watchers):
+        raise _Unreadable("its sentinels are no servers of their own")
     first, *others = watchers
     if any(_login(watcher) != _login(first) for watcher in others):
         raise _Unreadable("its sentinels differ in account or TLS", "give all of them the same")

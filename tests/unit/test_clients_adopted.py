@@ -126,8 +126,20 @@ CLIENTS: dict[str, tuple[Make, str, dict[str, Any]]] = {
         lambda package: package.Redis(
             host="h", ssl=True, ssl_ca_certs="ca.pem", ssl_check_hostname=False
         ),
-        "rediss://h:6379/0",
+        "rediss://h:6379/0?ssl_ca_certs=ca.pem&ssl_check_hostname=false",
         {"tls.ssl_ca_certs": "ca.pem", "tls.ssl_check_hostname": False},
+    ),
+    "TLS without a check": (
+        lambda package: package.Redis(
+            host="h", ssl=True, ssl_cert_reqs=None, ssl_check_hostname=False
+        ),
+        "rediss://h:6379/0?ssl_cert_reqs=none",
+        {"tls.ssl_cert_reqs": "none", "tls.ssl_check_hostname": False},
+    ),
+    "account in bytes": (
+        lambda package: package.Redis(host="h", username=b"ann", password=b"hunter2"),
+        "redis://ann:***@h:6379/0",
+        fields(**ACCOUNT),
     ),
     "Unix socket": (
         lambda package: package.Redis(unix_socket_path="/run/redis.sock", db=2, **ACCOUNT),
@@ -151,7 +163,7 @@ CLIENTS: dict[str, tuple[Make, str, dict[str, Any]]] = {
     ),
     "URL with TLS": (
         pooled("rediss://h?ssl_cert_reqs=none"),
-        "rediss://h:6379/0",
+        "rediss://h:6379/0?ssl_cert_reqs=none",
         fields(scheme="rediss", tls={"ssl_cert_reqs": "none"}),
     ),
     "pool that blocks": (
@@ -168,7 +180,7 @@ CLIENTS: dict[str, tuple[Make, str, dict[str, Any]]] = {
     ),
     "service": (
         master,
-        "redis+sentinel://s1:26379,s2:26380/orders",
+        "redis+sentinel://s1:26379,s2:26380/orders/0",
         fields(
             topology="sentinel",
             addresses=(("s1", 26379), ("s2", 26380)),
@@ -187,7 +199,7 @@ CLIENTS: dict[str, tuple[Make, str, dict[str, Any]]] = {
             decode_responses=True,
             **ACCOUNT,
         ),
-        "redis+sentinel://ann:***@s1:26379,s2:26380/orders/1",
+        "redis+sentinel://ann:***@s1:26379,s2:26380/orders/1?sentinel_username=bob&sentinel_password=***",
         fields(
             service="orders",
             db=1,
@@ -200,19 +212,19 @@ CLIENTS: dict[str, tuple[Make, str, dict[str, Any]]] = {
         lambda package: master(
             package, {"credential_provider": PROVIDER}, credential_provider=PROVIDER
         ),
-        "redis+sentinel://s1:26379,s2:26380/orders",
+        "redis+sentinel://s1:26379,s2:26380/orders/0",
         fields(
             service="orders", credential_provider=PROVIDER, sentinel_credential_provider=PROVIDER
         ),
     ),
     "service with TLS but for its sentinels": (
         lambda package: master(package, ssl=True, ssl_ca_certs="ca.pem"),
-        "rediss+sentinel://s1:26379,s2:26380/orders",
+        "rediss+sentinel://s1:26379,s2:26380/orders/0?ssl_ca_certs=ca.pem",
         fields(service="orders", tls={"ssl_ca_certs": "ca.pem"}, sentinel_tls=None),
     ),
     "service with TLS everywhere": (
         lambda package: master(package, {"ssl": True, "ssl_ca_certs": "other.pem"}, ssl=True),
-        "rediss+sentinel://s1:26379,s2:26380/orders",
+        "rediss+sentinel://s1:26379,s2:26380/orders/0",
         {"tls": {}, "sentinel_tls.ssl_ca_certs": "other.pem"},
     ),
     "cluster": (
@@ -231,12 +243,14 @@ CLIENTS: dict[str, tuple[Make, str, dict[str, Any]]] = {
         fields(topology="cluster", credential_provider=PROVIDER),
     ),
     "cluster with TLS": (
-        lambda package: cluster(package, ssl=True, ssl_ca_certs="ca.pem"),
-        "rediss+cluster://c1:7000,c2:7001",
+        lambda package: cluster(package, ssl=True, ssl_ca_certs="ca.pem", ssl_check_hostname=True),
+        "rediss+cluster://c1:7000,c2:7001?ssl_ca_certs=ca.pem",
         {"tls.ssl_ca_certs": "ca.pem"},
     ),
     "cluster by URL": (
-        lambda package: package.RedisCluster.from_url(f"rediss://ann:{PASSWORD}@c1:7000"),
+        lambda package: package.RedisCluster.from_url(
+            f"rediss://ann:{PASSWORD}@c1:7000", ssl_check_hostname=True
+        ),
         "rediss+cluster://ann:***@c1:7000",
         fields(topology="cluster", scheme="rediss+cluster", addresses=(("c1", 7000),), **ACCOUNT)
         | {"tls": mock.ANY},
@@ -314,7 +328,7 @@ def test_a_host_that_is_replaced_for_maintenance_is_not_taken_for_the_address(
 
 @WORLDS
 def test_no_secret_of_a_client_is_shown(package: ModuleType) -> None:
-    client = package.Redis(host="h", ssl=True, **ACCOUNT)
+    client = package.Redis(host="h", ssl=True, ssl_check_hostname=True, **ACCOUNT)
     client.connection_pool.connection_kwargs["ssl_password"] = PASSWORD
     target = read(client, package)
     taker: Any = LeanMQ if package is redis else AsyncLeanMQ
@@ -468,6 +482,16 @@ def test_sentinels_that_differ_in_their_account_are_refused(package: ModuleType)
     assert PASSWORD not in "".join(traceback.format_exception(refused.value))
 
 
+@WORLDS
+def test_sentinels_that_are_fake_are_refused(package: ModuleType) -> None:
+    sentinel = package.sentinel.Sentinel(SENTINELS)
+    fake = fakeredis.FakeRedis if package is redis else fakeredis.FakeAsyncRedis
+    sentinel.sentinels = [fake(), fake()]
+
+    with pytest.raises(TypeError, match="its sentinels are no servers"):
+        read(sentinel.master_for("orders"), package)
+
+
 def test_an_address_forced_upon_sentinels_is_refused() -> None:
     package: Any = redis.sentinel
     sentinel = package.Sentinel(SENTINELS)
@@ -519,6 +543,8 @@ def test_one_of_url_backend_and_client_is_given() -> None:
     for name, value in given.items():
         with pytest.raises(TypeError, match=f"either {name} or client, not both"):
             LeanMQ(client=client, **{name: value})
+    with pytest.raises(TypeError, match="either url or client, not both"):
+        LeanMQ(client=client, redis_host="h")
     with pytest.raises(TypeError, match="either url or backend or client"):
         LeanMQ(client=client, **given)
     async_backend = open_async_backend("memory://", None, options)
