@@ -190,7 +190,29 @@ def test_reading_a_client_of_redis_never_loads_the_memory_server() -> None:
     assert loaded - {"hiredis"} == {"redis"}
 
 
+def test_importing_leanmq_loads_no_more_than_itself() -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", "import leanmq, sys; print(*sys.modules)"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+
+    loaded = {name for name in told.stdout.split() if name.startswith("leanmq")}
+    assert loaded == {"leanmq", "leanmq._version"}
+    assert not {"attr", "msgspec", "asyncio"} & set(told.stdout.split())
+
+
+def test_a_name_that_the_package_lacks_is_an_error_that_names_it() -> None:
+    with pytest.raises(AttributeError, match="module 'leanmq' has no attribute 'Quue'"):
+        getattr(leanmq, "Quue")  # noqa: B009  # mypy would tell, too
+
+
 def test_the_package_exports_exactly_what_it_says() -> None:
+    for name in leanmq.__all__:
+        getattr(leanmq, name)  # loaded at its first use
     exported = {
         name
         for name, value in vars(leanmq).items()
@@ -198,7 +220,8 @@ def test_the_package_exports_exactly_what_it_says() -> None:
     }
 
     assert leanmq.__all__ == sorted(leanmq.__all__)
-    assert exported | {"__version__", "ConnectionError"} == set(leanmq.__all__)
+    assert exported | {"__version__"} == set(leanmq.__all__)
+    assert set(leanmq.__all__) <= set(dir(leanmq))
 
 
 # --- two worlds, one interface
