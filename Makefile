@@ -28,7 +28,8 @@ $(INSTALLED): pyproject.toml
 
 venv: $(INSTALLED) ## Make .venv with all that the other targets need
 
-demo: $(INSTALLED) ## Send and consume 1,000 orders, in memory and on a real Redis
+demo: $(INSTALLED) ## A shop in ten seconds; then 1,000 orders, in memory and on a real Redis
+	$(RUN) leanmq demo
 	$(RUN) examples.demo
 
 # These tests wait more than they compute, hence more workers than cores.
