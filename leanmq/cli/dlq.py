@@ -11,6 +11,7 @@ from leanmq.cli.asking import confirm
 from leanmq.cli.lazy import group, option
 from leanmq.cli.messages import DEAD, DETAILS, row_of
 from leanmq.cli.session import Session, existing, queue_name
+from leanmq.cli.text import counted
 
 if TYPE_CHECKING:
     from leanmq import Queue
@@ -84,13 +85,13 @@ def requeue(queue: str, ids: Sequence[str], everything: bool, to: str | None) ->
             moved = _requeue_all(handle, target, dead.message_count)
         else:
             moved = handle.dlq.requeue_messages(ids, target)
+        asked = dead.message_count if everything else len(set(ids))
         there = to or queue
     session.output.say(
-        f"sent {moved:,} of {dead.message_count if everything else len(set(ids)):,} dead letters "
-        f"back to {there!r}",
+        f"sent {moved:,} of {counted(asked, 'dead letter')} to {there!r}",
         {"queue": there, "requeued": moved},
     )
-    if not everything and moved < len(set(ids)):
+    if not everything and moved < asked:
         raise click.ClickException(
             f"the others are not there, or a client holds them; see `leanmq dlq list {queue}`"
         )
@@ -118,14 +119,18 @@ def purge(queue: str, ids: Sequence[str], yes: bool) -> None:
     session = Session.current()
     with session.client() as mq:
         handle, _, dead = existing(mq, queue)
-        which = f"{len(set(ids)):,}" if ids else f"all {dead.message_count:,}"
-        confirm(f"Delete {which} dead letters of {queue!r}?", yes=yes)
+        if ids:
+            question = f"Delete {counted(len(set(ids)), 'dead letter')} of {queue!r}?"
+        else:
+            question = f"Delete all {counted(dead.message_count, 'dead letter')} of {queue!r}?"
+        confirm(question, yes=yes)
         deleted = handle.dlq.delete_messages(ids) if ids else handle.dlq.purge()
     session.output.say(
-        f"deleted {deleted:,} dead letters of {queue!r}", {"queue": queue, "deleted": deleted}
+        f"deleted {counted(deleted, 'dead letter')} of {queue!r}",
+        {"queue": queue, "deleted": deleted},
     )
     if ids and deleted < len(set(ids)):
-        raise click.ClickException("the others are not there; see `leanmq dlq list " + queue + "`")
+        raise click.ClickException(f"the others are not there; see `leanmq dlq list {queue}`")
 
 
 def _check_all_there(queue: str, ids: Sequence[str], found: set[str]) -> None:

@@ -8,6 +8,7 @@ from leanmq.cli.asking import confirm
 from leanmq.cli.lazy import command as command_named
 from leanmq.cli.lazy import option
 from leanmq.cli.session import Session, existing, queue_name
+from leanmq.cli.text import counted
 
 __all__ = ["command"]
 
@@ -24,11 +25,11 @@ def command(queue: str, yes: bool) -> None:
     with session.client() as mq:
         handle, info, _ = existing(mq, queue)
         question = (
-            f"Delete all {info.message_count:,} messages of {queue!r} "
+            f"Delete all {counted(info.message_count, 'message')} of {queue!r} "
             f"({info.pending_messages:,} in flight)?"
         )
         confirm(question, yes=yes)
         purged = handle.purge()
     session.output.say(
-        f"deleted {purged:,} messages of {queue!r}", {"queue": queue, "deleted": purged}
+        f"deleted {counted(purged, 'message')} of {queue!r}", {"queue": queue, "deleted": purged}
     )

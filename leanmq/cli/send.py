@@ -6,7 +6,7 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from io import BufferedReader
@@ -18,10 +18,10 @@ from leanmq.cli.lazy import command as command_named
 from leanmq.cli.lazy import option
 from leanmq.cli.output import Output
 from leanmq.cli.session import Session, queue_name
-from leanmq.cli.text import printable
+from leanmq.cli.text import counted, printable
 
 if TYPE_CHECKING:
-    from leanmq import LeanMQ, Outgoing
+    from leanmq import LeanMQ, LeanMQError, Outgoing
 
 __all__ = ["command"]
 
@@ -99,9 +99,7 @@ def command(
     session.output.say(sent, {"queue": queue, "id": sent})
 
 
-def _send_lines(
-    mq: LeanMQ, queue: str, made: partial[Outgoing[Any]], output: Output
-) -> None:
+def _send_lines(mq: LeanMQ, queue: str, made: partial[Outgoing[Any]], output: Output) -> None:
     """Send what comes, as it comes: a slow writer waits for nobody."""
     from leanmq import BulkSendError, LeanMQError
 
@@ -121,29 +119,40 @@ def _send_lines(
                 except ValueError as error:
                     wrong = _not_json(f"line {number}", line.decode("utf-8", "replace"), error)
                     break
+            failure: LeanMQError | None = None
+            ids: Iterable[str] = ()
             try:
-                ids = handle.send_messages(batch) if batch else []
+                ids = handle.send_messages(batch) if batch else ()
             except BulkSendError as error:
-                _stopped(queue, sent + len(error.confirmed), f"{error.__cause__ or error}",
-                         len(error.unknown))  # fmt: skip
+                failure, ids = error, error.confirmed.values()
             except LeanMQError as error:
-                if sent:
-                    _stopped(queue, sent, str(error))
-                raise
-            sent += len(ids)
-            if output.json:
-                for sent_id in ids:
+                failure = error
+            for sent_id in ids:
+                sent += 1
+                if output.json:
                     output.say("", {"queue": queue, "id": sent_id})
+            if failure:
+                _stopped(queue, sent, failure)
             if wrong:
-                _stopped(queue, sent, wrong)
+                raise click.ClickException(f"{wrong}; {_were(sent)} sent to {queue!r}")
             advance(size, sent)
     if not output.json:
-        output.say(f"sent {sent:,} message{'s' if sent != 1 else ''} to {queue!r}", {})
+        click.echo(f"sent {counted(sent, 'message')} to {queue!r}")
 
 
-def _stopped(queue: str, sent: int, reason: str, unknown: int = 0) -> NoReturn:
-    doubt = f", {unknown:,} may have been" if unknown else ""
-    raise click.ClickException(f"{reason}; {sent:,} messages were sent to {queue!r}{doubt}")
+def _stopped(queue: str, sent: int, error: LeanMQError) -> NoReturn:
+    """Say what was sent, and what may have been."""
+    unknown = len(getattr(error, "unknown", ()))
+    if not sent and not unknown:
+        raise error
+    doubt = f", {unknown:,} more may have been" if unknown else ""
+    raise click.ClickException(
+        f"{error.__cause__ or error}; {_were(sent)} sent to {queue!r}{doubt}"
+    ) from error
+
+
+def _were(sent: int) -> str:
+    return f"{counted(sent, 'message')} {'was' if sent == 1 else 'were'}"
 
 
 def _batches(source: BinaryIO) -> Iterator[tuple[list[bytes], int]]:

@@ -8,7 +8,7 @@ from base64 import b64encode
 from datetime import datetime
 from typing import Any
 
-__all__ = ["moment", "payload", "printable", "seconds", "to_json"]
+__all__ = ["counted", "moment", "payload", "printable", "seconds", "to_json"]
 
 
 def printable(text: str, limit: int = 200) -> str:
@@ -55,6 +55,15 @@ def to_json(value: Any) -> str:
     except ValueError:
         text = json.dumps(_finite(value), allow_nan=False, default=_plain)
     return text.replace("\x7f", "\\u007f")  # the only control character that JSON lets through
+
+
+def counted(number: int, thing: str) -> str:
+    """So many of a thing.
+
+    >>> counted(1, "message"), counted(1234, "dead letter")
+    ('1 message', '1,234 dead letters')
+    """
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def moment(epoch: float) -> str:

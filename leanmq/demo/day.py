@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 import leanmq
@@ -177,7 +177,14 @@ def swept(mq: leanmq.LeanMQ) -> Iterator[leanmq.LeanMQ]:
     with mq:
         try:
             yield mq
-        finally:
-            for info in mq.list_queues():
-                if not info.is_dlq:
-                    mq.queue(info.name).delete(delete_dlq=True)
+        except BaseException:
+            with suppress(leanmq.LeanMQError):  # a server that is gone was told of already
+                _sweep(mq)
+            raise
+        _sweep(mq)
+
+
+def _sweep(mq: leanmq.LeanMQ) -> None:
+    for info in mq.list_queues():
+        if not info.is_dlq:
+            mq.queue(info.name).delete(delete_dlq=True)
