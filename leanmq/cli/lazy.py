@@ -40,7 +40,7 @@ def _shared_options(root: bool) -> list[click.Parameter]:
         is_flag=True,
         callback=_choose,
         expose_value=False,
-        allow_from_autoenv=root,  # or LEANMQ_JSON=0 at the command would undo --json before it
+        allow_from_autoenv=root,  # one variable for all commands, not LEANMQ_PEEK_JSON
         help="Print JSON, one document a line, and nothing else.  [env var: LEANMQ_JSON]",
     )
     return [

@@ -5,7 +5,6 @@ What a command does is in the module that the table here names; it is loaded whe
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -52,7 +51,6 @@ class Root(LazyGroup):
             result = super().invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError:
-            _drop_output()
             ctx.exit(UNREAD)
         except KeyboardInterrupt:
             if sys.stderr.isatty():
@@ -115,10 +113,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _terminated(number: int, frame: object) -> NoReturn:
     """End as by Ctrl-C, so that what was begun is tidied up, with the status of the signal."""
     sys.exit(128 + number)
-
-
-def _drop_output() -> None:
-    """Nobody reads any more: what Python flushes at its end goes nowhere."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
