@@ -10,7 +10,7 @@ import sys
 import termios
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -32,6 +32,19 @@ class Terminal:
     def type(self, text: str) -> None:
         """Type something; ``\\x03`` is Ctrl-C."""
         os.write(self._master, text.encode())
+
+    def interrupt(self) -> int:
+        """Press Ctrl-C until the program ends; returns its status.
+
+        More than once: Python misses one that comes just before it waits for a line.
+        """
+        ends = time.monotonic() + PATIENCE
+        while time.monotonic() < ends:
+            self.type("\x03")
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(3)
+                return self.end()
+        raise AssertionError(f"Ctrl-C does not end the program, which wrote {self.text!r}")
 
     def wait_for(self, words: str) -> None:
         """Wait until these words were written."""

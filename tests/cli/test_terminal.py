@@ -74,8 +74,7 @@ def test_a_purge_asks_and_obeys(mq: LeanMQ, redis_url: str) -> None:
     assert "nothing was deleted" in terminal.text
     with on_terminal("purge", "orders", "--url", redis_url) as terminal:
         terminal.wait_for("[y/N]")
-        terminal.type("\x03")
-        interrupted = terminal.end()
+        interrupted = terminal.interrupt()
     with on_terminal("purge", "orders", "--url", redis_url) as terminal:
         terminal.wait_for("[y/N]")
         terminal.type("y\n")
@@ -88,8 +87,7 @@ def test_a_purge_asks_and_obeys(mq: LeanMQ, redis_url: str) -> None:
 def test_watching_draws_one_table_until_ctrl_c(mq: LeanMQ, redis_url: str) -> None:
     with on_terminal("queues", "watch", "--interval", "0.1", "--url", redis_url) as terminal:
         terminal.wait_for("every 0.1 s\r\x1b[2K\x1b[1A")  # drawn, and drawn over
-        terminal.type("\x03")
-        status = terminal.end()
+        status = terminal.interrupt()
 
     assert status == 130
     assert "\x1b[?25h" in terminal.text, "the cursor is not shown again"
