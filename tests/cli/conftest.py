@@ -69,6 +69,7 @@ def run(url: str, mq: LeanMQ, bare: Run) -> Run:
 def redis_url() -> Iterator[str]:
     """A real server, for commands in processes of their own."""
     server: SingleTopology = running.get("redis")
+    server.ask(server.nodes[0], "FLUSHALL")  # what other tests left there
     yield server.url
     server.ask(server.nodes[0], "FLUSHALL")
 
