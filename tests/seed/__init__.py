@@ -2,4 +2,4 @@
 
 import pytest
 
-pytest.register_assert_rewrite("tests.seed.expect")
+pytest.register_assert_rewrite("tests.seed.runs")

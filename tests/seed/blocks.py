@@ -77,11 +77,7 @@ def document() -> Path:
 
 
 def blocks_of(text: str) -> list[Block]:
-    """The Python blocks of a page, in order.
-
-    >>> blocks_of("## Use\\n\\n```python\\nimport leanmq\\n```\\n")
-    [Block(heading='Use', line=4, code='import leanmq\\n')]
-    """
+    """The Python blocks of a page, in order."""
     headings = [(text[: found.start()].count("\n"), found[1]) for found in HEADING.finditer(text)]
     return [
         Block(

@@ -26,7 +26,7 @@ from redis.cluster import ClusterNode
 from leanmq import LeanMQ
 from tests.contract.harness import Harness
 
-__all__ = ["Clock", "HandlerError", "Running", "Stage", "Workers"]
+__all__ = ["Clock", "HandlerError", "Processes", "Running", "Stage"]
 
 
 class HandlerError(Exception):
@@ -82,11 +82,11 @@ class Clock:
         time.sleep(0.005)
 
 
-class Workers:
-    """``multiprocessing``, with threads for processes: they see the same ``memory://``."""
+class Processes:
+    """``multiprocessing`` with two threads for processes, which see the same ``memory://``."""
 
-    def __init__(self) -> None:
-        self._pool = concurrent.futures.ThreadPoolExecutor(max_workers=2)
+    def __init__(self, pool: concurrent.futures.Executor) -> None:
+        self._pool = pool
 
     def cpu_count(self) -> int:
         return 2

@@ -11,13 +11,15 @@ import re
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import attrs
 import pytest
 
+from leanmq import LeanMQError
 from leanmq.policy.queue import QueueHandle
 from tests.contract.harness import Harness, opened
-from tests.seed.blocks import Block, blocks_of, compiled, document
+from tests.seed.blocks import Block, Edit, blocks_of, compiled, document
 from tests.seed.expect import ENTRIES, WEBHOOKS, Entry
-from tests.seed.stage import HandlerError, Stage
+from tests.seed.stage import HandlerError, Running, Stage
 
 BLOCKS = 17
 
@@ -114,7 +116,7 @@ def test_a_block_of_the_document_does_what_it_says(
     except (ImportError, AttributeError) as error:
         # Else a mistake of ours, or another missing call, would pass for what is waited for.
         if not entry.waits_for or entry.waits_for not in str(error):
-            raise AssertionError("this is not what the block waits for") from error
+            raise AssertionError(f"{error} is not what the block waits for") from error
         raise
     finally:
         stage.close()
@@ -175,12 +177,64 @@ def test_an_expectation_notices_what_is_broken(
         stage.close()
 
 
-def test_a_block_that_has_changed_is_noticed() -> None:
-    [block] = blocks_of("## Use\n\n```python\nwhile True:\n    x = hash(1)\n```\n")
-    [edit] = ENTRIES[5].edits[:1]
+@pytest.mark.parametrize(
+    ("harness", "entry", "edit"),
+    [
+        # On the last subject, the cluster mostly: one edit is for its sake alone.
+        pytest.param(entry.subjects[-1], entry, edit, id=f"{name(entry)}-{place}")
+        for entry in ENTRIES
+        for place, edit in enumerate(entry.edits)
+    ],
+    indirect=["harness"],
+)
+def test_without_its_edit_a_block_does_not_do_what_it_says(
+    harness: Harness, entry: Entry, edit: Edit, blocks: list[Block]
+) -> None:
+    as_printed = attrs.evolve(entry, edits=[one for one in entry.edits if one is not edit])
+    stage = Stage(harness)
+    try:
+        with pytest.raises((AssertionError, AttributeError, DeprecationWarning, LeanMQError)):
+            hold(as_printed, blocks, stage)
+    finally:
+        stage.close()
 
-    with pytest.raises(LookupError, match="0 times in the block"):
-        compiled(block, [edit], document())
+
+PAGE = """\
+## Use
+
+```python
+# A comment is no heading
+while True:
+    seen.append(hash(1))
+```
+"""
+
+
+def test_a_block_knows_its_heading_and_its_endless_loop_ends() -> None:
+    [block] = blocks_of(PAGE)
+    names: dict[str, Any] = {"seen": []}
+    names["running"] = Running(lambda: len(names["seen"]) >= 2)
+
+    exec(compiled(block, [Edit("hash(1)", "line", "so")], document()), names | {"line": block.line})
+
+    assert (block.heading, block.begins) == ("Use", "# A comment is no heading")
+    assert names["seen"] == [4, 4, 4]  # two turns, and one that finds nothing
+
+
+def test_a_loop_that_does_not_end_is_a_failure() -> None:
+    running = Running(lambda: False)
+
+    assert all(running for _ in range(12))
+    with pytest.raises(AssertionError, match="did not end after 12 turns"):
+        bool(running)
+
+
+@pytest.mark.parametrize("find", ["hash(2)", "e"])
+def test_an_edit_whose_place_is_not_there_once_is_noticed(find: str) -> None:
+    [block] = blocks_of(PAGE)
+
+    with pytest.raises(LookupError, match="times in the block, not once; the document has"):
+        compiled(block, [Edit(find, "", "so")], document())
 
 
 @pytest.mark.parametrize("ci", ["", "true"])
