@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from leanmq.backends.streams.calls import Wait
 
-__all__ = ["MemoryHub"]
+__all__ = ["MemoryHub", "wake_everybody"]
+
+_hubs: weakref.WeakValueDictionary[int, MemoryHub] = weakref.WeakValueDictionary()
 
 
 class MemoryHub:
@@ -18,12 +22,15 @@ class MemoryHub:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._rounds = 0  # how often everybody was woken
         self._versions: dict[str, int] = {}
         self._waiters: dict[str, set[Callable[[], object]]] = {}
+        _hubs[id(self)] = self
 
     def version(self, key: str) -> int:
         """How often the key was woken so far. A fork may ask, too: without the lock."""
-        return self._versions.get(key, 0)
+        return self._rounds + self._versions.get(key, 0)
 
     def wake(self, keys: tuple[str, ...]) -> None:
         """Have everybody who waits on one of these look again."""
@@ -34,8 +41,13 @@ class MemoryHub:
                     notify()
 
     def wake_all(self) -> None:
-        """Have everybody look again: a client was closed."""
-        self.wake(tuple(self._waiters))
+        """Have everybody look again, those too that have looked and do not wait yet: a client was
+        closed, or time was put forward."""
+        with self._lock:
+            self._rounds += 1
+            for waiters in self._waiters.values():
+                for notify in waiters:
+                    notify()
 
     def wait(self, wait: Wait) -> None:
         """Wait for a wake-up from any thread or task."""
@@ -63,7 +75,7 @@ class MemoryHub:
     def _waiting(self, wait: Wait, notify: Callable[[], object]) -> Iterator[bool]:
         """Register a waiter; yields whether it has to wait at all."""
         with self._lock:
-            must_wait = self._versions.get(wait.key, 0) == wait.seen
+            must_wait = self.version(wait.key) == wait.seen
             self._waiters.setdefault(wait.key, set()).add(notify)
         try:
             yield must_wait
@@ -73,3 +85,12 @@ class MemoryHub:
                 waiters.discard(notify)
                 if not waiters:
                     del self._waiters[wait.key]
+
+
+def wake_everybody() -> None:
+    """Have everybody in this process look again, on whatever memory server they wait."""
+    # Listed in one step, since other threads open and close clients meanwhile. What a fork
+    # inherited is left alone: nobody waits there, and its lock may be held for ever.
+    for hub in [reference() for reference in _hubs.valuerefs()]:
+        if hub is not None and hub._pid == os.getpid():
+            hub.wake_all()
