@@ -19,6 +19,14 @@ from leanmq import (
     StoredMessage,
 )
 from leanmq.backends.protocol import AsyncBackend, Backend, Capabilities
+from leanmq.testing import (
+    Drained,
+    ManualClock,
+    assert_sent,
+    assert_sent_async,
+    drain,
+    drain_async,
+)
 
 
 class Order(TypedDict):
@@ -163,3 +171,30 @@ async def main_async(url: str) -> float:
 def on_a_backend(backend: Backend, async_backend: AsyncBackend) -> tuple[LeanMQ, AsyncLeanMQ]:
     """Whoever implements the seam is served by the same clients."""
     return LeanMQ(backend=backend), AsyncLeanMQ(backend=async_backend)
+
+
+def test_shop(leanmq: LeanMQ, leanmq_clock: ManualClock, orders: Queue[Order]) -> None:
+    """A test of one's own application."""
+
+    def ship(order: Order) -> None:
+        leanmq.queue("mails").send_message({"about": order["id"]})
+
+    assert_type(assert_sent(orders, {"id": 1}), StoredMessage[Order])
+    assert_type(assert_sent(orders, count=2), list[StoredMessage[Order]])
+    assert_type(drain(orders, ship, clock=leanmq_clock), Drained)
+    leanmq_clock.advance(timedelta(hours=1))
+
+
+async def test_async_shop(async_leanmq: AsyncLeanMQ, orders: AsyncQueue[Order]) -> None:
+    """The same for asyncio; handlers of both kinds."""
+
+    async def ship(order: Order) -> None:
+        await async_leanmq.queue("mails").send_message({"about": order["id"]})
+
+    def look(order: Order) -> float:
+        return order["total"]
+
+    assert_type(await assert_sent_async(orders), StoredMessage[Order])
+    assert_type(await assert_sent_async(orders, count=0), list[StoredMessage[Order]])
+    assert_type(await drain_async(orders, ship), Drained)
+    assert_type(await drain_async(orders, look), Drained)
