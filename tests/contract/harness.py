@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any, Protocol, TypeVar, cast
 
 import attrs
-import time_machine
 
 from leanmq import (
     AsyncLeanMQ,
@@ -33,6 +31,7 @@ from leanmq.backends import memory
 from leanmq.backends.protocol import Capabilities, SendBatch
 from leanmq.backends.registry import Options, open_async_backend, open_backend
 from leanmq.backends.streams.keys import GROUP, queue_keys, registry_key
+from leanmq.testing import ManualClock
 from tests.contract.composites import AsyncComposedBackend, ComposedBackend, PassThrough, Split
 from tests.support import running
 from tests.support.topology import Topology
@@ -294,7 +293,8 @@ class Harness:
         )
         self._threads = Threads()
         self._clients: list[Client] = []
-        self._clock: time_machine.Traveller | None = None
+        self._stack = ExitStack()
+        self._clock: ManualClock | None = None
 
     @property
     def servers(self) -> Topology:
@@ -412,9 +412,8 @@ class Harness:
         """Put the clock of a memory server forward (for the rest of the test)."""
         assert self.topology is None, "the clock of a real server cannot be moved"
         if self._clock is None:
-            self._travel = time_machine.travel(time.time(), tick=True)
-            self._clock = self._travel.start()
-        self._clock.shift(seconds)
+            self._clock = self._stack.enter_context(ManualClock())
+        self._clock.advance(seconds)
 
     async def pass_time(self, seconds: float) -> None:
         """Have the servers' clock be ``seconds`` later: it is put forward, or waited for."""
@@ -448,8 +447,7 @@ class Harness:
         for client in self._clients:
             await client.close()
         self._threads.stop()
-        if self._clock is not None:
-            self._travel.stop()
+        self._stack.close()
         if self.topology is not None:
             await asyncio.to_thread(self.topology.heal)
 
