@@ -184,7 +184,7 @@ class Stage:
         prefix: str = "webhook:",
     ) -> Any:
         """``LeanMQWebhook``, looked up when it is used."""
-        from leanmq import LeanMQWebhook
+        from leanmq import LeanMQWebhook  # type: ignore[attr-defined]  # it is to come
 
         webhook = LeanMQWebhook(mq=self.client(redis_host, redis_port, redis_db, prefix))
         self._closing.callback(webhook.close)
