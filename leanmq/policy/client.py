@@ -250,9 +250,10 @@ class LeanMQ:
 
         Example:
             >>> with LeanMQ("memory://") as mq:
+            ...     orders, mails = mq.queue("orders", slot="shop"), mq.queue("mails", slot="shop")
             ...     with mq.transaction() as tx:
-            ...         tx.send_message("orders", {"id": 7})
-            ...         tx.send_message("mails", {"to": "me"})
+            ...         tx.send_message(orders, {"id": 7})
+            ...         tx.send_message(mails, {"to": "me"})
             ...     [info.message_count for info in mq.list_queues() if not info.is_dlq]
             [1, 1]
         """

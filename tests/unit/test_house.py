@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import ast
-import doctest
-import importlib
 import inspect
-import pkgutil
 import re
 import subprocess
 import sys
@@ -413,20 +410,3 @@ def test_no_file_names_a_registry_or_a_place_on_this_machine() -> None:
 def test_every_mutant_still_finds_its_place() -> None:
     for mutant in mutants.load(ROOT):
         mutant.mutated(ROOT)
-
-
-@pytest.mark.parametrize(
-    "name", [module.name for module in pkgutil.walk_packages([str(PACKAGE)], "leanmq.")]
-)
-def test_the_examples_in_the_docstrings_run(name: str) -> None:
-    if name == "leanmq.__main__":
-        return
-    outcome = doctest.testmod(
-        importlib.import_module(name), optionflags=doctest.ELLIPSIS, report=True
-    )
-
-    assert outcome.failed == 0
-
-
-def test_the_first_example_runs() -> None:
-    assert doctest.testmod(leanmq, optionflags=doctest.ELLIPSIS).failed == 0

@@ -1,0 +1,1 @@
+"""What the pages and docstrings say is true: their code runs, their lists are complete."""

@@ -1,0 +1,88 @@
+"""The Python blocks of a page: finding them, running them, and how one opts out.
+
+A block marked ``python`` runs as it stands; the blocks of one page share a namespace, in order.
+If the next block is marked ``text``, that is exactly what it prints. A block that cannot run
+says so in its first line, where readers see it too: ``# Not run: `` or ``# Only in memory: ``,
+and the reason.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+__all__ = ["PAGES", "ROOT", "Example", "examples", "run"]
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+# Blocks may be indented, in a list or in a tab of the built pages.
+FENCED = re.compile(r"^(?P<indent> *)```(\w*)[^\n]*\n(.*?)^(?P=indent)```$", re.M | re.S)
+NEVER = re.compile(r"# Not run: \S")
+IN_MEMORY = re.compile(r"# Only in memory: \S")
+
+
+@attrs.frozen
+class Example:
+    """A block of code.
+
+    Attributes:
+        line: Where its code begins.
+        code: What is run.
+        prints: What it should print; None if that is not said.
+        only: ``"never"`` or ``"memory"`` if it opts out; else ``""``.
+    """
+
+    line: int
+    code: str
+    prints: str | None
+    only: str = ""
+
+    def runs_on(self, subject: str) -> bool:
+        """Whether it is to run on ``memory``, ``redis``, ``sentinel`` or ``cluster``."""
+        return self.only in ("", subject)
+
+
+def examples(text: str) -> Iterator[Example]:
+    """The Python blocks of a page."""
+    blocks = list(FENCED.finditer(text))
+    for block, following in zip(blocks, [*blocks[1:], None], strict=True):
+        if block[2] == "python":
+            told = following and following[2] == "text"
+            code = _dedented(block)
+            yield Example(
+                text[: block.start(3)].count("\n") + 1,
+                code,
+                _dedented(following) if following and told else None,
+                "never" if NEVER.match(code) else "memory" if IN_MEMORY.match(code) else "",
+            )
+
+
+def run(
+    page: Path, text: str, capsys: pytest.CaptureFixture[str], subject: str = "memory"
+) -> tuple[int, int]:
+    """Run the blocks of a page; returns how many ran, and how many opted out."""
+    namespace: dict[str, Any] = {"__name__": page.stem}
+    ran = opted_out = 0
+    for example in examples(text):
+        if not example.runs_on(subject):
+            opted_out += 1
+            continue
+        # Empty lines before it, so that a traceback tells the line of the page.
+        code = compile("\n" * (example.line - 1) + example.code, str(page), "exec")
+        exec(code, namespace)
+        printed = capsys.readouterr().out
+        if example.prints is not None:
+            assert printed == example.prints, f"{page.name}, line {example.line}"
+        ran += 1
+    return ran, opted_out
+
+
+def _dedented(block: re.Match[str]) -> str:
+    width = len(block["indent"])
+    return "".join(line[width:] if line.strip() else "\n" for line in block[3].splitlines(True))
