@@ -7,6 +7,8 @@ PYTHON ?= $(shell for python in python3.11 python3 /usr/bin/python3 python3.12 p
 	&& echo $$python && break; done)
 INSTALLED := .venv/.installed
 RUN := .venv/bin/python -m
+# The pages have tools of their own, which no test needs.
+DOCS := .venvs/docs/.installed
 
 # What quick leaves to test: what takes long, and what starts processes.
 LONG := twenty_seeds or times_then_dead or real_server or cancelled or ctrl_c or forks or hold_up
@@ -14,7 +16,7 @@ CODE := leanmq tests benchmarks scripts $(wildcard examples)
 N ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo quick test lint types check matrix mutants flake bench clean
+.PHONY: help venv demo quick test lint types check matrix mutants flake bench docs clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1	\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -67,6 +69,17 @@ flake: $(INSTALLED) ## The contract N=10 times in random order; tells the seed o
 bench: $(INSTALLED) ## Throughput, as a share of what a raw socket does
 	$(RUN) benchmarks.ratio
 
+$(DOCS): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "install Python 3.11 or later with its venv module" >&2; exit 1; }
+	test -x .venvs/docs/bin/python || $(PYTHON) -m venv .venvs/docs
+	.venvs/docs/bin/python -m pip install -qq --upgrade 'pip>=25.1'
+	.venvs/docs/bin/python -m pip install -qq --group docs
+	@touch $@
+
+docs: $(DOCS) ## Build the pages into site/; open site/index.html
+	NO_MKDOCS_2_WARNING=1 .venvs/docs/bin/python -m mkdocs build --strict --quiet --clean
+	.venvs/docs/bin/python -m scripts.offline site
+
 clean: ## Delete what can be made again
-	rm -rf .venv .venvs .servers .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .venvs .servers .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist site
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -46,7 +46,7 @@ IN_MEMORY: Final = ("memory", "pass-through", "split")
 # The contract waits (for failovers, for leases) much more than it computes.
 WORKERS: Final = "4"
 # Of the development group, what tests do not need.
-NOT_NEEDED: Final = ("ruff", "mypy")
+NOT_NEEDED: Final = ("ruff", "mypy", "fastapi", "httpx", "django")
 
 
 @attrs.frozen
