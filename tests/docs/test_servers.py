@@ -155,8 +155,9 @@ def called_commands() -> set[str]:
     """The commands that the streams engine sends: from its scripts, and from Python."""
     text = "\n".join(path.read_text("utf-8") for path in (STREAMS / "scripts").glob("*.lua"))
     found = re.findall(r"(?:redis\.p?call|on_all)\('(\w+)'(?:, '(\w+)')?", text)
-    operations = (STREAMS / "operations.py").read_text("utf-8")
-    found += re.findall(r'\("([A-Z]+)", (?:"([A-Z]+)")?', operations)
+    for name in ("operations", "older"):
+        code = (STREAMS / f"{name}.py").read_text("utf-8")
+        found += re.findall(r'\("([A-Z]+)", (?:"([A-Z]+)")?', code)
     with_parts = {"XGROUP", "XINFO", "SCRIPT"}
     return {
         f"{command}|{part}".lower() if command in with_parts else command.lower()
