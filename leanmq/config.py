@@ -151,7 +151,7 @@ class BackendConfig:
     Raises:
         ConfigurationError: if a value cannot be, or two do not go together.
 
-    Example:
+    Examples:
         >>> BackendConfig(backend="sentinel", hosts=["s1", "s2"], service="main").to_url()
         'redis+sentinel://s1,s2/main'
         >>> BackendConfig(url="redis://h", password="p@ss")

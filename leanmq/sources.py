@@ -93,7 +93,7 @@ def resolve(
         ConfigurationError: if something is not known, cannot be, or does not go together; its
             text names the source and the setting.
 
-    Example:
+    Examples:
         >>> found = resolve({"url": "redis://h:6380", "queues": {"orders": {"lease": 30}}})
         >>> found.display, found.origins["queues.orders.lease"]
         ('redis://h:6380', 'the mapping')

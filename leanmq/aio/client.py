@@ -37,7 +37,7 @@ class AsyncLeanMQ:
 
     As ``client`` it takes those of ``redis.asyncio``, and ``fakeredis.FakeAsyncRedis``.
 
-    Example:
+    Examples:
         >>> async def main():
         ...     async with AsyncLeanMQ("memory://") as mq:
         ...         orders = mq.queue("orders")

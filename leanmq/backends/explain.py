@@ -19,7 +19,7 @@ def explain(url: str) -> str:
     Raises:
         ValueError: If the URL cannot be understood. The message never holds a password.
 
-    Example:
+    Examples:
         >>> print(explain("redis+sentinel://ann:pw@s1,s2/main"))  # doctest: +NORMALIZE_WHITESPACE
         Redis Sentinel: sentinels s1:26379, s2:26379 name the primary of service 'main';
         database 0; user 'ann' with a password on the data nodes; no login on the sentinels;

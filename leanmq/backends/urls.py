@@ -88,7 +88,7 @@ def parse_url(url: str) -> Target:
     Raises:
         ValueError: If the URL cannot be understood. The message never holds a password.
 
-    Example:
+    Examples:
         >>> parse_url("redis+sentinel://ann:pw@h1,h2/main").display
         'redis+sentinel://ann:***@h1,h2/main'
         >>> parse_url("sentinel://:pw@h1;sentinel://h2/1?master_name=main").display
@@ -111,7 +111,7 @@ def parse_url(url: str) -> Target:
 def build_url(target: Target) -> str:
     """``target.canonical`` with its passwords: ``parse_url`` gives the target back.
 
-    Example:
+    Examples:
         >>> build_url(Target("unix", "single", ("/run/redis.sock",), password="p@w"))
         'unix://:p%40w@/run/redis.sock'
     """

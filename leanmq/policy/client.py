@@ -53,7 +53,7 @@ class LeanMQ:
         ValueError: if the URL, prefix or a duration cannot be.
         TypeError: if arguments do not go together, or LeanMQ cannot tell where ``client`` leads.
 
-    Example:
+    Examples:
         >>> with LeanMQ("memory://") as mq:
         ...     orders = mq.queue("orders")
         ...     _ = orders.send_message({"id": 7})
@@ -248,7 +248,7 @@ class LeanMQ:
     def transaction(self) -> Transaction:
         """Sends and acknowledgements that are carried out together or not at all.
 
-        Example:
+        Examples:
             >>> with LeanMQ("memory://") as mq:
             ...     orders, mails = mq.queue("orders", slot="shop"), mq.queue("mails", slot="shop")
             ...     with mq.transaction() as tx:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ class Example:
 def examples(text: str) -> Iterator[Example]:
     """The Python blocks of a page."""
     blocks = list(FENCED.finditer(text))
-    for block, following in zip(blocks, [*blocks[1:], None], strict=True):
+    for block, following in zip_longest(blocks, blocks[1:]):
         if block[2] == "python":
             told = following and following[2] == "text"
             code = _dedented(block)
