@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
+import msgspec
 from django.db import transaction
 from django.http import HttpRequest, JsonResponse
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 
-import leanmq
 from examples.django_shop.queues import Order, orders
 
 
@@ -19,19 +17,19 @@ def place(request: HttpRequest) -> JsonResponse:
     if request.method == "GET":
         counts = {"waiting": orders.get_info(), "failed": orders.dlq.get_info()}
         return JsonResponse({name: info.message_count for name, info in counts.items()})
-    order: Order = json.loads(request.body)
     try:
-        with transaction.atomic():
-            # Your models are saved here. The message goes out when they are, and not before.
-            transaction.on_commit(lambda: send(order))
-    except leanmq.MessageError as error:
+        order = msgspec.json.decode(request.body, type=Order)
+    except msgspec.ValidationError as error:
         return JsonResponse({"error": str(error)}, status=400)
+    with transaction.atomic():
+        # Your models are saved here. The message goes out when they are, and not before.
+        transaction.on_commit(lambda: send(order))
     return JsonResponse({"order": order["id"]}, status=202)
 
 
 def send(order: Order) -> None:
     """A request that is made twice is stored once."""
-    orders.send_message(order, dedup_id=f"order-{order.get('id')}")
+    orders.send_message(order, dedup_id=f"order-{order['id']}")
 
 
 urlpatterns = [path("orders", place)]
