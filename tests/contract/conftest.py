@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from leanmq import AsyncQueue
-from tests.contract.harness import SUBJECTS, WORLDS, Client, Harness, opened
+from tests.contract.harness import DOCUMENTED, SUBJECTS, WORLDS, Client, Harness, opened
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -20,6 +20,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     worlds = mark.kwargs.get("worlds", WORLDS) if mark else WORLDS
     pairs = [(subject, world) for subject in subjects for world in worlds]
     wanted = _wanted(metafunc.config)
+    if f"{DOCUMENTED}-sync" in wanted and subjects is SUBJECTS and "sync" in worlds:
+        pairs.append((DOCUMENTED, "sync"))
     # One is kept where none is wanted, and left out of the run below: a test cannot have none.
     pairs = [pair for pair in pairs if not wanted or "-".join(pair) in wanted] or pairs[:1]
     metafunc.parametrize("harness", pairs, ids=["-".join(p) for p in pairs], indirect=True)

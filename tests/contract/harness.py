@@ -11,6 +11,7 @@ import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
+from functools import cache
 from typing import Any, Protocol, TypeVar, cast
 
 import attrs
@@ -28,11 +29,12 @@ from leanmq import (
 )
 from leanmq.api import MessageRefs, Seconds
 from leanmq.backends import memory
-from leanmq.backends.protocol import Capabilities, SendBatch
+from leanmq.backends.protocol import Backend, Capabilities, SendBatch
 from leanmq.backends.registry import Options, open_async_backend, open_backend
 from leanmq.backends.streams.keys import GROUP, queue_keys, registry_key
 from leanmq.testing import ManualClock
 from tests.contract.composites import AsyncComposedBackend, ComposedBackend, PassThrough, Split
+from tests.docs.pages import ROOT, run
 from tests.support import running
 from tests.support.topology import Topology
 
@@ -41,10 +43,19 @@ T = TypeVar("T")
 SUBJECTS = ("memory", "redis", "sentinel", "cluster", "pass-through", "split")
 SERVERS = ("redis", "sentinel", "cluster")
 WORLDS = ("sync", "asyncio")
+DOCUMENTED = "documented"
+"""The backend whose code is on the page for those who write one; runs if asked for by name."""
 COMPOSITES: dict[str, type[PassThrough] | type[Split]] = {
     "pass-through": PassThrough,
     "split": Split,
 }
+
+
+@cache
+def _documented() -> Callable[[Backend], Backend]:
+    """The class on the page."""
+    kind: type = run(ROOT / "docs" / "write-a-backend.md").namespace["Counting"]
+    return kind
 
 
 class Client(Protocol):
@@ -314,6 +325,9 @@ class Harness:
 
     def client(self, **options: Any) -> Client:
         """A new client of the same storage. Closed after the test."""
+        if self.subject == DOCUMENTED:
+            inner = open_backend(self.url, None, Options(prefix=self.prefix))
+            return self._client({"backend": _documented()(inner)} | options)
         if self.subject not in COMPOSITES:
             return self._client({"url": self.url, "prefix": self.prefix} | options)
         return self._client(self._composed(COMPOSITES[self.subject](), options))

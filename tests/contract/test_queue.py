@@ -9,7 +9,7 @@ import pytest
 
 from leanmq import AsyncQueue, QueueError, QueueSettingsError
 from leanmq.backends.protocol import Capabilities
-from tests.contract.harness import Client, Harness
+from tests.contract.harness import SERVERS, Client, Harness
 
 
 async def test_a_queue_satisfies_the_protocol(queue: AsyncQueue) -> None:
@@ -115,7 +115,7 @@ async def test_the_backend_answers_and_tells_what_it_can(mq: Client, harness: Ha
         for field in ("durable", "shared", "ordered", "transactions_across_queues")
     }
     expected = dict.fromkeys(found, True)
-    if harness.subject in ("memory", "pass-through", "split"):
+    if harness.subject not in SERVERS:
         expected |= {"durable": False, "shared": False}
     if harness.subject == "split":
         expected |= {"ordered": False}

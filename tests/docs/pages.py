@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import redirect_stdout
+from io import StringIO
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import attrs
-import pytest
 
-__all__ = ["PAGES", "ROOT", "Example", "examples", "run"]
+__all__ = ["PAGES", "ROOT", "Example", "Run", "examples", "run"]
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -64,24 +65,41 @@ def examples(text: str) -> Iterator[Example]:
             )
 
 
-def run(
-    page: Path, text: str, capsys: pytest.CaptureFixture[str], subject: str = "memory"
-) -> tuple[int, int]:
-    """Run the blocks of a page; returns how many ran, and how many opted out."""
+@attrs.frozen
+class Run:
+    """What came of a page.
+
+    Attributes:
+        ran: How many blocks ran.
+        opted_out: How many did not, as they say.
+        namespace: What the blocks defined.
+    """
+
+    ran: int
+    opted_out: int
+    namespace: dict[str, Any]
+
+
+def run(page: Path, text: str | None = None, subject: str = "memory") -> Run:
+    """Run the blocks of a page, in order; ``text`` instead of what is in the file.
+
+    Raises:
+        AssertionError: if a block prints something else than the page says.
+    """
     namespace: dict[str, Any] = {"__name__": page.stem}
     ran = opted_out = 0
-    for example in examples(text):
+    for example in examples(page.read_text("utf-8") if text is None else text):
         if not example.runs_on(subject):
             opted_out += 1
             continue
         # Empty lines before it, so that a traceback tells the line of the page.
         code = compile("\n" * (example.line - 1) + example.code, str(page), "exec")
-        exec(code, namespace)
-        printed = capsys.readouterr().out
+        with redirect_stdout(StringIO()) as printed:
+            exec(code, namespace)
         if example.prints is not None:
-            assert printed == example.prints, f"{page.name}, line {example.line}"
+            assert printed.getvalue() == example.prints, f"{page.name}, line {example.line}"
         ran += 1
-    return ran, opted_out
+    return Run(ran, opted_out, namespace)
 
 
 def _dedented(block: re.Match[str]) -> str:

@@ -24,14 +24,11 @@ def shown(page: Path) -> str:
 
 
 @pytest.mark.parametrize("page", WITH_CODE, ids=shown)
-def test_the_code_on_a_page_runs(
-    page: Path, subject: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    text = page.read_text("utf-8")
+def test_the_code_on_a_page_runs(page: Path, subject: str) -> None:
+    outcome = run(page, subject=subject)
 
-    ran, opted_out = run(page, text, capsys, subject)
-
-    assert ran + opted_out == text.count("```python"), "a block was not recognised"
+    blocks = page.read_text("utf-8").count("```python")
+    assert outcome.ran + outcome.opted_out == blocks, "a block was not recognised"
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -55,39 +52,32 @@ def test_the_package_has_a_first_example() -> None:
 
 # --- how blocks are run
 
+PAGE = ROOT / "page.md"
 
-def test_code_that_does_not_run_or_prints_something_else_is_noticed(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    page = ROOT / "page.md"
 
+def test_code_that_does_not_run_or_prints_something_else_is_noticed() -> None:
     with pytest.raises(ZeroDivisionError) as raised:
-        run(page, "# Page\n\n```python\nx = 1\nx / 0\n```\n", capsys)
+        run(PAGE, "# Page\n\n```python\nx = 1\nx / 0\n```\n")
     assert raised.traceback[-1].lineno == 4  # counted from 0
     with pytest.raises(AssertionError, match=r"page\.md, line 2"):
-        run(page, "```python\nprint(1)\n```\n```text\n2\n```\n", capsys)
+        run(PAGE, "```python\nprint(1)\n```\n```text\n2\n```\n")
 
 
-def test_a_block_opts_out_only_with_a_reason(capsys: pytest.CaptureFixture[str]) -> None:
-    page = ROOT / "page.md"
-    blocks = [f"```python\n# {words}\n1 / 0\n```\n" for words in (
-        "Not run: divides by zero", "Only in memory: for fun", "Not run:", "Not run"
-    )]  # fmt: skip
+def test_a_block_opts_out_only_with_a_reason() -> None:
+    words = "Not run: divides by zero", "Only in memory: for fun", "Not run:", "Not run"
+    blocks = [f"```python\n# {said}\n1 / 0\n```\n" for said in words]
 
     assert [example.only for example in examples("\n".join(blocks))] == ["never", "memory", "", ""]
-    assert run(page, blocks[0], capsys) == (0, 1)
-    assert run(page, blocks[1], capsys, "cluster") == (0, 1)
-    with pytest.raises(ZeroDivisionError):
-        run(page, blocks[1], capsys)
-    with pytest.raises(ZeroDivisionError):
-        run(page, blocks[2], capsys)
+    assert run(PAGE, blocks[0]).opted_out == 1
+    assert run(PAGE, blocks[1], "cluster").opted_out == 1
+    for block in blocks[1:]:
+        with pytest.raises(ZeroDivisionError):
+            run(PAGE, block)
 
 
-def test_a_block_in_a_list_is_run_and_its_output_compared(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_block_in_a_list_is_run_and_its_output_compared() -> None:
     text = "1. First:\n\n    ```python\n    if True:\n        print(1)\n    ```\n\n"
 
-    assert run(ROOT / "page.md", f"{text}    ```text\n    1\n    ```\n", capsys) == (1, 0)
+    assert run(PAGE, f"{text}    ```text\n    1\n    ```\n").ran == 1
     with pytest.raises(AssertionError):
-        run(ROOT / "page.md", f"{text}    ```text\n    2\n    ```\n", capsys)
+        run(PAGE, f"{text}    ```text\n    2\n    ```\n")
