@@ -76,8 +76,9 @@ $(DOCS): pyproject.toml
 	.venvs/docs/bin/python -m pip install -qq --group docs
 	@touch $@
 
+# No --quiet: it would keep warnings from being counted, and so from failing the build.
 docs: $(DOCS) ## Build the pages into site/; open site/index.html
-	NO_MKDOCS_2_WARNING=1 .venvs/docs/bin/python -m mkdocs build --strict --quiet --clean
+	NO_MKDOCS_2_WARNING=1 .venvs/docs/bin/python -m mkdocs build --strict --clean
 	.venvs/docs/bin/python -m scripts.offline site
 
 clean: ## Delete what can be made again

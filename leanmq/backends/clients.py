@@ -56,7 +56,7 @@ def read_client(client: object, *, asynchronous: bool) -> Target:
         TypeError: If it is none of these, or of the other world, or connects in a way that its
             settings do not tell.
 
-    Example:
+    Examples:
         >>> import redis
         >>> client = redis.Redis(host="h", username="ann", password="pw", decode_responses=True)
         >>> read_client(client, asynchronous=False).display
