@@ -36,15 +36,16 @@ async def ship(order: Order) -> None:
 async def work(orders: Orders) -> None:
     """Ship orders, until the task is cancelled."""
     async for message in orders.consume():
-        with contextlib.suppress(LookupError):  # it comes again, and ends as a dead letter
+        with contextlib.suppress(LookupError):  # it comes again, or is dead
             async with orders.processing(message) as order:
                 await ship(order)
 
 
 @contextlib.asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """One client as long as the application runs: opened in its event loop, closed at the end."""
-    async with leanmq.AsyncLeanMQ(os.environ.get("LEANMQ_URL", "memory://")) as mq:
+    """One client for as long as the application runs, in its event loop."""
+    url = os.environ.get("LEANMQ_URL", "memory://")
+    async with leanmq.AsyncLeanMQ(url) as mq:
         app.state.orders = mq.queue("orders", type=Order, max_deliveries=3)
         worker = asyncio.create_task(work(app.state.orders))
         yield
@@ -59,20 +60,22 @@ def queue(request: Request) -> Orders:
     return orders
 
 
+Queue = Annotated[Orders, Depends(queue)]
 app = FastAPI(lifespan=lifespan)
 
 
 @app.post("/orders", status_code=202)
-async def place(order: Order, orders: Annotated[Orders, Depends(queue)]) -> dict[str, str]:
+async def place(order: Order, orders: Queue) -> dict[str, str]:
     """Accept an order. A request that is made twice is stored once."""
     try:
-        return {"message": await orders.send_message(order, dedup_id=f"order-{order.id}")}
+        message_id = await orders.send_message(order, dedup_id=f"order-{order.id}")
     except leanmq.QueueFullError:
         raise HTTPException(503, "too many orders; come back later") from None
+    return {"message": message_id}
 
 
 @app.get("/orders")
-async def look(orders: Annotated[Orders, Depends(queue)]) -> dict[str, int]:
+async def look(orders: Queue) -> dict[str, int]:
     """How many orders are still to be shipped, and how many cannot be."""
     waiting, failed = await orders.get_info(), await orders.dlq.get_info()
     return {"waiting": waiting.message_count, "failed": failed.message_count}

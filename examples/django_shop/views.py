@@ -13,7 +13,7 @@ from examples.django_shop.queues import Order, orders
 
 @csrf_exempt
 def place(request: HttpRequest) -> JsonResponse:
-    """Accept an order, or (GET) tell how many are waiting and how many cannot be shipped."""
+    """Accept an order, or (GET) tell how many are waiting and how many have failed."""
     if request.method == "GET":
         counts = {"waiting": orders.get_info(), "failed": orders.dlq.get_info()}
         return JsonResponse({name: info.message_count for name, info in counts.items()})

@@ -16,7 +16,7 @@ class Command(BaseCommand):
     help = "Ship orders."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--timeout", type=float, help="end after so many idle seconds")
+        parser.add_argument("--timeout", type=float, help="idle seconds, then it ends")
 
     def handle(self, *args: Any, timeout: float | None = None, **options: Any) -> None:
         for message in orders.consume(timeout=timeout):
