@@ -39,7 +39,8 @@ class ManualClock:
     Raises:
         ImportError: if time-machine is not installed.
 
-    Example:
+    Examples:
+        >>> # Only in memory: a server has a clock of its own.
         >>> from leanmq import LeanMQ
         >>> with ManualClock() as clock, LeanMQ("memory://") as mq:
         ...     mails = mq.queue("mails")

@@ -77,7 +77,7 @@ def drain(
         UnsupportedError: if ``clock`` was given and the queue is not on ``memory://``.
         TypeError: if ``queue`` or ``handler`` is for asyncio.
 
-    Example:
+    Examples:
         >>> from leanmq import LeanMQ
         >>> with LeanMQ("memory://") as mq:
         ...     numbers = mq.queue("numbers", max_deliveries=2)

@@ -50,7 +50,7 @@ def assert_sent(
         AssertionError: if that is not so; it shows what is in the queue.
         TypeError: if ``queue`` is no queue for threads.
 
-    Example:
+    Examples:
         >>> from leanmq import LeanMQ
         >>> with LeanMQ("memory://") as mq:
         ...     orders = mq.queue("orders")

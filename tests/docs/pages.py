@@ -37,17 +37,17 @@ class Example:
         line: Where its code begins.
         code: What is run.
         prints: What it should print; None if that is not said.
-        only: ``"never"`` or ``"memory"`` if it opts out; else ``""``.
     """
 
     line: int
     code: str
     prints: str | None
-    only: str = ""
 
     def runs_on(self, subject: str) -> bool:
         """Whether it is to run on ``memory``, ``redis``, ``sentinel`` or ``cluster``."""
-        return self.only in ("", subject)
+        if NEVER.match(self.code):
+            return False
+        return subject == "memory" or not IN_MEMORY.match(self.code)
 
 
 def examples(text: str) -> Iterator[Example]:
@@ -56,12 +56,10 @@ def examples(text: str) -> Iterator[Example]:
     for block, following in zip_longest(blocks, blocks[1:]):
         if block[2] == "python":
             told = following and following[2] == "text"
-            code = _dedented(block)
             yield Example(
                 text[: block.start(3)].count("\n") + 1,
-                code,
+                _dedented(block),
                 _dedented(following) if following and told else None,
-                "never" if NEVER.match(code) else "memory" if IN_MEMORY.match(code) else "",
             )
 
 

@@ -14,7 +14,7 @@ from types import CodeType
 
 import attrs
 
-from tests.unit.test_docs import examples
+from tests.docs.pages import examples
 
 __all__ = ["Block", "Edit", "blocks_of", "compiled", "document"]
 

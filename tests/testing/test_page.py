@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from tests.docs.pages import examples
 from tests.testing.conftest import ASYNCIO, RunTests
-from tests.unit.test_docs import examples
 
 PAGE = Path(__file__).parents[2] / "docs" / "testing.md"
 
