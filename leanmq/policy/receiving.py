@@ -119,7 +119,8 @@ class Receiving(QueuePolicy):
             payloads = [p for d, p in zip(good, payloads, strict=True) if d.id in taken]
         leased = self.core.clock.time() + result.lease
         queue = self.ref.name
-        _log(queue, result, admitted)
+        if not loan.brisk or events.closely():
+            _log(queue, result, admitted)
         return result, [
             Message(
                 d.id,

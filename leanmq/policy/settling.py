@@ -73,7 +73,9 @@ class Settling(QueuePolicy):
             if verb is not Verb.ACKNOWLEDGE:  # it may come again before what is new
                 self.core.inflight.calm(self.ref, 0.0)
             _log(request.settle[0], standings)
-            done += standings.count(Standing.DONE) + standings.count(Standing.BURIED)
+            done += standings.count(Standing.DONE)
+            if done < len(ids):
+                done += standings.count(Standing.BURIED)
             if doubt:  # an earlier try may have done it, and its reply got lost
                 ours = [
                     standing
@@ -201,7 +203,7 @@ def _log(settlement: Settlement, standings: Sequence[Standing]) -> None:
         pairs = zip(settlement.messages, standings, strict=True)
         return [held.id for held, found in pairs if found is standing]
 
-    if Standing.BURIED in standings:
+    if settlement.verb is Verb.RETRY and Standing.BURIED in standings:
         why = f"max_deliveries reached: {reason or 'retried'}"
         events.buried(queue, those(Standing.BURIED), why)
     if settlement.verb is Verb.DEAD_LETTER:
