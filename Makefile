@@ -22,7 +22,8 @@ help: ## List the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1	\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 
 $(INSTALLED): pyproject.toml
-	@test -n "$(PYTHON)" || { echo "install Python 3.11 or later with its venv module" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "install Python 3.11 or later with its venv module (Debian, \
+	Ubuntu: apt-get install python3 python3-venv), or name one: make PYTHON=python3.12" >&2; exit 1; }
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	$(RUN) pip install -qq --upgrade 'pip>=25.1'
 	$(RUN) pip install -qq --editable '.[fast,cli]' --group dev
@@ -70,7 +71,8 @@ bench: $(INSTALLED) ## Throughput, as a share of what a raw socket does
 	$(RUN) benchmarks.ratio
 
 $(DOCS): pyproject.toml
-	@test -n "$(PYTHON)" || { echo "install Python 3.11 or later with its venv module" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "install Python 3.11 or later with its venv module (Debian, \
+	Ubuntu: apt-get install python3 python3-venv), or name one: make PYTHON=python3.12" >&2; exit 1; }
 	test -x .venvs/docs/bin/python || $(PYTHON) -m venv .venvs/docs
 	.venvs/docs/bin/python -m pip install -qq --upgrade 'pip>=25.1'
 	.venvs/docs/bin/python -m pip install -qq --group docs

@@ -87,11 +87,10 @@ def destination_of(origin: QueueLogic, queue: object) -> QueueLogic | None:
     """The queue where dead letters shall go; None is their own."""
     if queue is None:
         return None
-    if isinstance(queue, str):
-        ref = ref_of(queue, origin.core.terms.prefix, "destination_queue")
-        return QueueLogic(origin.core, ref, Settings())
     logic = logic_of(queue)
-    assert isinstance(logic, QueueLogic)
+    if isinstance(logic, str):
+        ref = ref_of(logic, origin.core.terms.prefix, "destination_queue")
+        return QueueLogic(origin.core, ref, Settings())
     if logic.core is not origin.core:
         raise CrossSlotError(
             f"queue {logic.ref.name!r} belongs to another client, the one of {logic.core.name}: "

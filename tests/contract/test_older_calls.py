@@ -161,6 +161,10 @@ async def test_dead_letters_go_back_to_the_queue_that_is_named(
     assert await queue.dlq.requeue_messages([letter.id], queue) == 1
     [again] = await queue.get_messages(timeout=5)
     assert again.id == letter.id
+    for name in (queue.key, await queue.get_info()):
+        await queue.move_to_dlq(again, "again")
+        assert await queue.dlq.requeue_messages(letter.id, name) == 1
+        [again] = await queue.get_messages(timeout=5)
 
 
 async def test_a_transaction_in_older_words(mq: Client, queue: AsyncQueue) -> None:
