@@ -361,7 +361,7 @@ class Queue(Protocol[T]):
         ...
 
     def move_to_dlq(
-        self, messages: MessageRefs, reason: str = "", dlq: Queue[Any] | str | None = None
+        self, messages: MessageRefs, reason: str = "", dlq: QueueName | None = None
     ) -> int:
         """Move messages to the dead letters, in one atomic step.
 
@@ -377,7 +377,7 @@ class Queue(Protocol[T]):
         ...
 
     def requeue_messages(
-        self, messages: MessageRefs, destination_queue: Queue[Any] | str | None = None
+        self, messages: MessageRefs, destination_queue: QueueName | None = None
     ) -> int:
         """Send dead letters back to their queue, or to another, each in one atomic step.
 
@@ -535,13 +535,13 @@ class AsyncQueue(Protocol[T]):
         ...
 
     async def move_to_dlq(
-        self, messages: MessageRefs, reason: str = "", dlq: AsyncQueue[Any] | str | None = None
+        self, messages: MessageRefs, reason: str = "", dlq: QueueName | None = None
     ) -> int:
         """See ``Queue.move_to_dlq``."""
         ...
 
     async def requeue_messages(
-        self, messages: MessageRefs, destination_queue: AsyncQueue[Any] | str | None = None
+        self, messages: MessageRefs, destination_queue: QueueName | None = None
     ) -> int:
         """See ``Queue.requeue_messages``."""
         ...

@@ -7,12 +7,12 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Generic, TypeVar
 
 from leanmq.api import (
-    AsyncQueue,
     Message,
     MessageRefs,
     Moment,
     Outgoing,
     QueueInfo,
+    QueueName,
     Seconds,
     StoredMessage,
 )
@@ -130,7 +130,7 @@ class AsyncQueueHandle(Generic[T]):
         self,
         messages: MessageRefs,
         reason: str = "",
-        dlq: AsyncQueue[Any] | str | None = None,
+        dlq: QueueName | None = None,
     ) -> int:
         """See ``leanmq.AsyncQueue.move_to_dlq``."""
         self._logic.check_own_dlq(dlq)
@@ -138,7 +138,7 @@ class AsyncQueueHandle(Generic[T]):
         return await drive_async(steps, self._backend)
 
     async def requeue_messages(
-        self, messages: MessageRefs, destination_queue: AsyncQueue[Any] | str | None = None
+        self, messages: MessageRefs, destination_queue: QueueName | None = None
     ) -> int:
         """See ``leanmq.AsyncQueue.requeue_messages``."""
         destination = destination_of(self._logic, destination_queue)

@@ -11,8 +11,8 @@ from leanmq.api import (
     MessageRefs,
     Moment,
     Outgoing,
-    Queue,
     QueueInfo,
+    QueueName,
     Seconds,
     StoredMessage,
 )
@@ -128,7 +128,7 @@ class QueueHandle(Generic[T]):
         self,
         messages: MessageRefs,
         reason: str = "",
-        dlq: Queue[Any] | str | None = None,
+        dlq: QueueName | None = None,
     ) -> int:
         """See ``leanmq.Queue.move_to_dlq``."""
         self._logic.check_own_dlq(dlq)
@@ -136,7 +136,7 @@ class QueueHandle(Generic[T]):
         return drive(steps, self._backend)
 
     def requeue_messages(
-        self, messages: MessageRefs, destination_queue: Queue[Any] | str | None = None
+        self, messages: MessageRefs, destination_queue: QueueName | None = None
     ) -> int:
         """See ``leanmq.Queue.requeue_messages``."""
         destination = destination_of(self._logic, destination_queue)

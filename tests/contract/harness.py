@@ -27,7 +27,7 @@ from leanmq import (
     StoredMessage,
     Transaction,
 )
-from leanmq.api import MessageRefs, Seconds
+from leanmq.api import MessageRefs, QueueName, Seconds
 from leanmq.backends import memory
 from leanmq.backends.protocol import Backend, Capabilities, SendBatch
 from leanmq.backends.registry import Options, open_async_backend, open_backend
@@ -152,7 +152,7 @@ class ThreadedQueue:
         return await self._run(self._queue.extend_messages, messages)
 
     async def move_to_dlq(
-        self, messages: MessageRefs, reason: str = "", dlq: AsyncQueue | str | None = None
+        self, messages: MessageRefs, reason: str = "", dlq: QueueName | None = None
     ) -> int:
         return await self._run(self._queue.move_to_dlq, messages, reason, _inner(dlq))
 
@@ -183,7 +183,7 @@ class ThreadedQueue:
             await self._run(manager.__exit__, None, None, None)
 
     async def requeue_messages(
-        self, messages: MessageRefs, destination_queue: AsyncQueue | str | None = None
+        self, messages: MessageRefs, destination_queue: QueueName | None = None
     ) -> int:
         return await self._run(self._queue.requeue_messages, messages, _inner(destination_queue))
 
