@@ -18,9 +18,13 @@ from leanmq.errors import ConfigurationError
 from leanmq.policy.core import DEADLINE
 from leanmq.policy.names import check_name, check_prefix, seconds_of, settings_of
 
-__all__ = ["QUEUE_SETTINGS", "WHERE", "BackendConfig", "check_keys", "checked"]
+__all__ = ["QUEUE_SETTINGS", "WHERE", "BackendConfig", "NowhereError", "check_keys", "checked"]
 
 _Kind = Callable[[Any, str], Any]
+
+
+class NowhereError(ConfigurationError):
+    """Nothing says where the messages are: the command line has words of its own for that."""
 
 
 # --- what values may be; strings are taken for numbers, as variables have nothing else
@@ -192,11 +196,11 @@ class BackendConfig:
             _check_beside_url(self)
 
     def __repr__(self) -> str:
-        shown = {k: "***" if k in _SECRETS else v for k, v in self._said().items()}
+        shown = {k: "***" if k in _SECRETS else v for k, v in self.said().items()}
         return f"BackendConfig({', '.join(f'{k}={v!r}' for k, v in shown.items())})"
 
-    def _said(self) -> dict[str, Any]:
-        """The settings that are not what they are by default."""
+    def said(self) -> dict[str, Any]:
+        """The settings that are not what they are by default, secrets included."""
         usual = {field.name: field.default for field in attrs.fields(BackendConfig)}
         values = attrs.asdict(self, recurse=False)
         return {k: v for k, v in values.items() if v != usual[k] and v != {}}
@@ -270,7 +274,7 @@ def check_keys(given: Iterable[Any], known: Iterable[str], where: str) -> None:
 def _check_parts(config: BackendConfig) -> None:
     backend = config.backend
     if backend is None:
-        raise ConfigurationError(
+        raise NowhereError(
             "nothing says where the messages are; give url (such as 'redis://localhost:6379/0') or "
             f"backend ({', '.join(_BACKENDS)})"
         )

@@ -103,10 +103,7 @@ def resolve(
     variables = os.environ if environ is None else environ
     layers = [_checked("the call", keywords, variables)]
     if isinstance(source, BackendConfig):
-        given = attrs.asdict(source, recurse=False, filter=lambda field, value: value is not None)
-        usual = attrs.asdict(BackendConfig(url="memory://"), recurse=False)
-        said = {k: v for k, v in given.items() if k in WHERE or v != usual[k]}
-        layers.append(_Layer("the BackendConfig", said))
+        layers.append(_Layer("the BackendConfig", source.said()))
     elif isinstance(source, Mapping):
         layers.append(_checked("the mapping", source, variables))
     elif source is None or isinstance(source, str | os.PathLike):
@@ -231,5 +228,5 @@ def _merged(layers: list[_Layer]) -> Resolved:
         config = BackendConfig(**settings, queues=queues)
     except ConfigurationError as error:
         sources = ", ".join(dict.fromkeys(origins.values()))
-        raise ConfigurationError(f"{sources}: {error}" if sources else str(error)) from None
+        raise type(error)(f"{sources}: {error}" if sources else str(error)) from None
     return Resolved(config, origins)

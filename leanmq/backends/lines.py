@@ -137,14 +137,14 @@ class Credentials:
         """User and password, for threads."""
         try:
             return self._provider.get_credentials()
-        except Exception as error:
+        except Exception as error:  # of the application's provider: any kind; kept as the cause
             raise self._failed(error) from error
 
     async def get_credentials_async(self) -> Any:
         """User and password, for asyncio."""
         try:
             return await self._provider.get_credentials_async()
-        except Exception as error:
+        except Exception as error:  # of the application's provider: any kind; kept as the cause
             raise self._failed(error) from error
 
     def _failed(self, error: Exception) -> ConnectionError:

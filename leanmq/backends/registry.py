@@ -146,7 +146,7 @@ def _loaded(point: EntryPoint) -> BackendFactory:
     who = f"the URL scheme {point.name!r} is that of package {owner!r}"
     try:
         factory = point.load()
-    except Exception as error:
+    except Exception as error:  # whatever a stranger's module does when it is imported
         raise ImportError(
             f"{who}, whose {point.value!r} cannot be loaded ({type(error).__name__}: {error}); "
             "mend or uninstall the package"

@@ -140,4 +140,4 @@ def _sentence(row: dict[str, Any]) -> str:
 
 def _pause(interval: float, *, last: bool) -> None:
     if not last:
-        time.sleep(interval)
+        time.sleep(interval)  # as the user asked: between two looks

@@ -62,15 +62,13 @@ class Session:
             click.UsageError: if nothing says where the messages are.
             ConfigurationError: if what says so cannot be.
         """
-        from leanmq.errors import ConfigurationError
+        from leanmq.config import NowhereError
         from leanmq.sources import resolve
 
         choices = {k: v for k, v in self.choices.items() if k not in ("json", "config")}
         try:
             return resolve(self.choices.get("config"), environ=environ, folder=folder, **choices)
-        except ConfigurationError as error:
-            if "nothing says where the messages are" not in str(error):
-                raise
+        except NowhereError as error:
             raise click.UsageError(
                 "nothing says where the messages are; give --url (as redis://localhost:6379/0), "
                 "set LEANMQ_URL, or write url = '...' into leanmq.toml in this folder"

@@ -74,7 +74,7 @@ class Warehouse:
 
     def ship(self, order: Order, delivery: int) -> None:
         """Ship an order, or raise why not."""
-        time.sleep(WORK)
+        time.sleep(WORK)  # stands for the work
         if not order.address:
             raise NoAddressError("there is no address on it")
         if order.item in self._lacking:

@@ -175,7 +175,7 @@ class _Work:
                 yield from self.logic.processing(message)
             except AssertionError:
                 raise
-            except Exception as error:
+            except Exception as error:  # of the handler, as ``processing`` takes them; others go on
                 if not self._from_handler(error):
                     raise
                 self.failed += 1

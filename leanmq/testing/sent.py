@@ -175,7 +175,7 @@ def _fits(data: Any, match: Any) -> bool:
 def _says(predicate: Callable[[Any], object], data: Any) -> bool:
     try:
         return bool(predicate(data))
-    except Exception as error:
+    except Exception as error:  # of the user's function: only noted, and raised on
         error.add_note(f"assert_sent had asked its function about the payload {shown(data)}")
         raise
 
