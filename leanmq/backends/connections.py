@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 from leanmq.backends.pipelines import failed
-from leanmq.backends.streams.calls import Call, Outcome, Outcomes
+from leanmq.backends.streams.calls import Call, Hub, Outcome, Outcomes
 from leanmq.backends.wire import AsyncWire, Drop, Steps, Wire
 from leanmq.errors import LeanMQError
 
@@ -50,6 +50,7 @@ class ServerConnection:
     """A topology on a wire, for threads."""
 
     hub = None
+    wakes: Hub | None = None
 
     def __init__(self, topology: Topology, wire: Wire) -> None:
         self.topology = topology
@@ -96,6 +97,7 @@ class AsyncServerConnection:
     """A topology on a wire, for asyncio."""
 
     hub = None
+    wakes: Hub | None = None
 
     def __init__(self, topology: Topology, wire: AsyncWire) -> None:
         self.topology = topology

@@ -75,16 +75,18 @@ class MemoryHub:
     def _waiting(self, wait: Wait, notify: Callable[[], object]) -> Iterator[bool]:
         """Register a waiter; yields whether it has to wait at all."""
         with self._lock:
-            must_wait = self.version(wait.key) == wait.seen
-            self._waiters.setdefault(wait.key, set()).add(notify)
+            must_wait = all(map(int.__eq__, map(self.version, wait.keys), wait.seen))
+            for key in wait.keys:
+                self._waiters.setdefault(key, set()).add(notify)
         try:
             yield must_wait
         finally:
             with self._lock:
-                waiters = self._waiters[wait.key]
-                waiters.discard(notify)
-                if not waiters:
-                    del self._waiters[wait.key]
+                for key in wait.keys:
+                    waiters = self._waiters[key]
+                    waiters.discard(notify)
+                    if not waiters:
+                        del self._waiters[key]
 
 
 def wake_everybody() -> None:

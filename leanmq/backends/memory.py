@@ -37,7 +37,7 @@ class _Memory:
     def __init__(self, target: Target) -> None:
         self.display = target.display
         self._server: MemoryServer | None = server_of(target)
-        self.hub = self._server.hub
+        self.hub = self.wakes = self._server.hub
 
     def _opened(self) -> MemoryServer:
         server = self._server
@@ -124,4 +124,5 @@ def _capabilities(target: Target) -> Capabilities:
         durable=False,
         shared=False,
         transactions_across_queues=not target.strict_slots,
+        many_queues=True,
     )

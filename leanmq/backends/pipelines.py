@@ -10,9 +10,9 @@ from itertools import islice
 from typing import Final
 
 from leanmq.backends.streams.calls import Call, Outcome
-from leanmq.backends.urls import Address
+from leanmq.backends.urls import Address, show
 from leanmq.backends.wire import NodeCall, Steps, redirect, troubles
-from leanmq.errors import LeanMQError
+from leanmq.errors import ConnectionError, LeanMQError
 
 __all__ = ["again", "failed", "hops", "pipeline", "shared_out"]
 
@@ -34,10 +34,10 @@ def pipeline(address: Address, calls: Sequence[Call]) -> Steps[list[list[Outcome
     lost: LeanMQError | None = None
     for chunk in _chunks(calls):
         if lost is not None:
-            results += [failed(call, lost) for call in chunk]
+            results += [failed(call, _unasked(lost, address)) for call in chunk]
             continue
         commands = tuple(command for call in chunk for command in call.commands)
-        outcomes = yield NodeCall(address, commands, idempotent=True)
+        outcomes = yield NodeCall(address, commands, all(call.idempotent for call in chunk))
         lost = _unanswered(outcomes)
         rest = iter(outcomes)
         results += [list(islice(rest, len(call.commands))) for call in chunk]
@@ -111,6 +111,13 @@ def _chunks(calls: Sequence[Call]) -> Iterator[list[Call]]:
         size += len(call.commands)
     if chunk:
         yield chunk
+
+
+def _unasked(lost: LeanMQError, address: Address) -> LeanMQError:
+    """What is said of a call that was not written, since one before it was not answered."""
+    error = ConnectionError(f"{show(address)} was not asked, after: {lost}")
+    error.__cause__ = lost.__cause__ or lost
+    return error
 
 
 def _unanswered(outcomes: Sequence[Outcome]) -> LeanMQError | None:

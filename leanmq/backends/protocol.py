@@ -77,8 +77,9 @@ class Capabilities:
         transactions_across_queues: One transaction may touch any two queues. Else only those
             of one slot (``Settings.slot``).
         bounds: ``Settings.max_length`` is kept, exactly.
-        receive_queues: How many queues one ``exchange`` may receive from.
+        many_queues: It has the methods of ``ManyQueues`` (``many.py``), which routers build on.
         max_batch: How many messages one ``send`` takes at most.
+        best_batch: How many messages of a bulk send go best in one ``send``.
         notices: What was found at opening that an operator should know; logged once.
     """
 
@@ -88,8 +89,9 @@ class Capabilities:
     ordered: bool = True
     transactions_across_queues: bool = True
     bounds: bool = True
-    receive_queues: int = 1
+    many_queues: bool = False
     max_batch: int = 1_000
+    best_batch: int = 500
     notices: tuple[str, ...] = ()
 
 
@@ -116,6 +118,8 @@ class Settings:
         dedup_window: Seconds for which a ``dedup_id`` is remembered.
         slot: Queues of one slot can share a transaction wherever they are. A queue alone has
             its name as its slot. Cannot be altered.
+        shards: In how many shards a router keeps the messages. Cannot be altered; not known to
+            other backends.
     """
 
     lease: float | None = None
@@ -125,6 +129,7 @@ class Settings:
     max_payload_bytes: int | None = None
     dedup_window: float | None = None
     slot: str | None = None
+    shards: int | None = None
 
 
 @attrs.frozen
@@ -289,13 +294,15 @@ class Receive(msgspec.Struct, frozen=True):
     Attributes:
         queue: Where from.
         consumer: Who. A name is used by one receive at a time.
-        count: Messages at most.
+        count: Messages at most. With 0 the queue is only kept in order, and ``Exchanged.more``
+            tells whether there is a message to receive; for ``ManyQueues``.
         alone: The consumer's process holds no message: it may be given a suspect (handed out
             before, repeatedly, and never settled), which then comes alone.
         recover: First hand out, uncounted, what this consumer was given and does not hold
             because a reply was lost.
         held: Receipts that this consumer does hold; only needed with ``recover``.
         brisk: New messages will do; upkeep of the queue may wait until there are none.
+        watched: If none comes, tell by ``Exchanged.mark`` where the look ended, for a ``Watch``.
     """
 
     queue: QueueRef
@@ -305,6 +312,7 @@ class Receive(msgspec.Struct, frozen=True):
     recover: bool = False
     held: Sequence[str] = ()
     brisk: bool = False
+    watched: bool = False
 
 
 class Exchange(msgspec.Struct, frozen=True):
@@ -368,6 +376,10 @@ class Exchanged(msgspec.Struct, frozen=True):
         calm: For so many seconds the next receives may be ``brisk``.
         buried: Messages that became dead letters on the way, and how often they had been handed
             out.
+        mark: Where the look ended; opaque, for a ``Watch``.
+        soon: Seconds until something may be there that no ``Watch`` tells of: a delay or a lease
+            ends. None if nothing of the kind is known.
+        lost: The reply of a part was lost: its consumer asks with ``recover``, as after an error.
     """
 
     settled: Sequence[Sequence[Standing]] = ()
@@ -377,6 +389,9 @@ class Exchanged(msgspec.Struct, frozen=True):
     lease: float = 0.0
     calm: float = 0.0
     buried: Sequence[tuple[str, int]] = ()
+    mark: str = ""
+    soon: float | None = None
+    lost: bool = False
 
 
 @attrs.frozen

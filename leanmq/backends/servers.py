@@ -79,4 +79,6 @@ def _topology(target: Target) -> Topology:
 
 
 def _capabilities(topology: Topology) -> Capabilities:
-    return Capabilities(topology.display, transactions_across_queues=not topology.slots_apart)
+    return Capabilities(
+        topology.display, transactions_across_queues=not topology.slots_apart, many_queues=True
+    )

@@ -25,10 +25,7 @@ from leanmq.policy.base import QueuePolicy
 from leanmq.policy.steps import Ask, Steps
 from leanmq.policy.terms import terms_of
 
-__all__ = ["CHUNK", "CHUNK_BYTES", "Sending", "message_of"]
-
-CHUNK = 500
-"""Messages of a bulk send that go in one call."""
+__all__ = ["CHUNK_BYTES", "Sending", "message_of"]
 
 CHUNK_BYTES = 4 * 1024 * 1024
 """Bytes of payloads at which a chunk ends before that."""
@@ -77,7 +74,8 @@ class Sending(QueuePolicy):
             )
         ids: list[str] = []
         iterator = iter(items)
-        most = min(CHUNK, (yield from self.core.open()).max_batch)
+        capabilities = yield from self.core.open()
+        most = min(capabilities.best_batch, capabilities.max_batch)
         while True:
             chunk: list[NewMessage] = []
             try:

@@ -190,7 +190,7 @@ def test_who_has_looked_and_does_not_wait_yet_looks_again_too(clock: ManualClock
     seen = hub.version("k")
     clock.advance(1)
 
-    hub.wait(Wait(hub, "k", seen, seconds=60))  # returns at once, or the test times out
+    hub.wait(Wait(hub, ("k",), (seen,), seconds=60))  # returns at once, or the test times out
 
 
 def test_a_hub_that_a_fork_inherited_is_left_alone(

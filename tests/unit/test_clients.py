@@ -171,12 +171,12 @@ def test_a_wake_up_between_the_look_and_the_wait_is_not_missed() -> None:
     seen = hub.version("k")
     hub.wake(("k",))
 
-    hub.wait(Wait(hub, "k", seen, seconds=60))  # returns at once, or the test times out
+    hub.wait(Wait(hub, ("k",), (seen,), seconds=60))  # returns at once, or the test times out
 
 
 def test_a_hub_forgets_those_who_do_not_wait_any_more() -> None:
     hub = MemoryHub()
-    hub.wait(Wait(hub, "k", hub.version("k"), seconds=0.01))
+    hub.wait(Wait(hub, ("k",), (hub.version("k"),), seconds=0.01))
 
     assert not hub._waiters
 
@@ -206,7 +206,7 @@ def test_a_backend_that_was_given_knows_its_own_prefix() -> None:
 def test_a_waiter_whose_loop_is_gone_does_not_fail_a_send() -> None:
     hub = MemoryHub()
     loop = asyncio.new_event_loop()
-    waiting = loop.create_task(hub.wait_async(Wait(hub, "k", 0, seconds=60)))
+    waiting = loop.create_task(hub.wait_async(Wait(hub, ("k",), (0,), seconds=60)))
     loop.run_until_complete(asyncio.sleep(0))
     closing = loop.call_soon_threadsafe
 

@@ -9,12 +9,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
 import leanmq
 from leanmq.aio.queue import AsyncQueueHandle
 from leanmq.backends.connections import AsyncServerConnection, ServerConnection
+from leanmq.backends.many import AsyncManyQueues, ManyQueues
 from leanmq.backends.memory import AsyncMemoryConnection, MemoryConnection
 from leanmq.backends.protocol import AsyncBackend, Backend
 from leanmq.backends.streams.driver import (
@@ -223,14 +225,24 @@ def test_the_package_exports_exactly_what_it_says() -> None:
 
 # --- two worlds, one interface
 
+
+class Full(Backend, ManyQueues, Protocol):
+    """Both parts of the seam."""
+
+
+class AsyncFull(AsyncBackend, AsyncManyQueues, Protocol):
+    """Both parts of the seam, for asyncio."""
+
+
 MIRRORS = [
     (leanmq.Queue, leanmq.AsyncQueue),
     (leanmq.Queue, QueueHandle),
     (leanmq.AsyncQueue, AsyncQueueHandle),
     (leanmq.LeanMQ, leanmq.AsyncLeanMQ),
     (Backend, AsyncBackend),
-    (Backend, StreamsBackend),
-    (AsyncBackend, AsyncStreamsBackend),
+    (ManyQueues, AsyncManyQueues),
+    (Full, StreamsBackend),
+    (AsyncFull, AsyncStreamsBackend),
     (Connection, AsyncConnection),
     (ServerConnection, AsyncServerConnection),
     (MemoryConnection, AsyncMemoryConnection),

@@ -51,18 +51,19 @@ class Many(msgspec.Struct, frozen=True):
     or a node that is gone, is no trouble for the others.
 
     Attributes:
-        calls: All idempotent, since one lost reply leaves a whole share in doubt; none blocks.
+        calls: None blocks. One lost reply leaves those written after it in doubt, too.
     """
 
     calls: tuple[Call, ...]
 
     def __post_init__(self) -> None:
-        if not all(call.idempotent and call.block is None for call in self.calls):
-            raise ValueError("calls that go together must be idempotent and must not block")
+        if not all(call.block is None for call in self.calls):
+            raise ValueError("calls that go together must not block")
 
 
 class Hub(Protocol):
-    """Where to wait for messages of a server that cannot be left blocking (memory).
+    """Where to wait for messages where no server can be left blocking: in memory, and on many
+    slots of a cluster.
 
     It has a version number per key: read it before looking, wait on it afterwards, and no
     wake-up in between is missed.
@@ -82,11 +83,12 @@ class Hub(Protocol):
 
 
 class Wait(msgspec.Struct, frozen=True):
-    """Wait on ``hub`` until ``key`` was woken after version ``seen``, at most ``seconds``."""
+    """Wait on ``hub`` until one of ``keys`` was woken after the version of it that was ``seen``,
+    at most ``seconds``."""
 
     hub: Hub
-    key: str
-    seen: int
+    keys: tuple[str, ...]
+    seen: tuple[int, ...]
     seconds: float
 
 

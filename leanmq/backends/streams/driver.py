@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 
 import attrs
 
+from leanmq.backends.many import Record, Recorded, Request, Result, Watch, Watched
 from leanmq.backends.protocol import (
     Alter,
     Capabilities,
@@ -36,6 +37,7 @@ from leanmq.backends.protocol import (
     Stats,
     Transact,
 )
+from leanmq.backends.streams import many
 from leanmq.backends.streams.calls import Call, Hub, Many, Outcomes
 from leanmq.backends.streams.older import notices
 from leanmq.backends.streams.operations import Operation, StreamOperations
@@ -51,6 +53,11 @@ class Connection(Protocol):
     @property
     def hub(self) -> Hub | None:
         """Where to wait if the server cannot be left blocking, else None."""
+        ...
+
+    @property
+    def wakes(self) -> Hub | None:
+        """Where to wait for many queues if no server can be left blocking for them, else None."""
         ...
 
     def open(self) -> None:
@@ -76,6 +83,11 @@ class AsyncConnection(Protocol):
     @property
     def hub(self) -> Hub | None:
         """See ``Connection.hub``."""
+        ...
+
+    @property
+    def wakes(self) -> Hub | None:
+        """See ``Connection.wakes``."""
         ...
 
     async def open(self) -> None:
@@ -105,8 +117,7 @@ class StreamsBackend:
     _do: StreamOperations = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        apart = not self.capabilities.transactions_across_queues
-        object.__setattr__(self, "_do", StreamOperations(self.prefix, self.connection.hub, apart))
+        object.__setattr__(self, "_do", _operations(self))
 
     def _drive(self, operation: Operation[T]) -> T:
         outcomes: Outcomes | list[Outcomes] | None = None
@@ -185,6 +196,18 @@ class StreamsBackend:
         """See ``Backend.stats``."""
         return self._drive(self._do.stats(request))
 
+    def together(self, requests: Sequence[Request]) -> Sequence[Result]:
+        """See ``ManyQueues.together``."""
+        return self._drive(many.together([many.operation(self._do, r) for r in requests]))
+
+    def watch(self, request: Watch) -> Watched:
+        """See ``ManyQueues.watch``."""
+        return self._drive(many.watch(self._do, request))
+
+    def record(self, request: Record) -> Recorded:
+        """See ``ManyQueues.record``."""
+        return self._drive(many.record(self._do, request))
+
 
 @attrs.frozen
 class AsyncStreamsBackend:
@@ -196,8 +219,7 @@ class AsyncStreamsBackend:
     _do: StreamOperations = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        apart = not self.capabilities.transactions_across_queues
-        object.__setattr__(self, "_do", StreamOperations(self.prefix, self.connection.hub, apart))
+        object.__setattr__(self, "_do", _operations(self))
 
     async def _drive(self, operation: Operation[T]) -> T:
         outcomes: Outcomes | list[Outcomes] | None = None
@@ -276,3 +298,21 @@ class AsyncStreamsBackend:
     async def stats(self, request: Stats) -> QueueStats:
         """See ``Backend.stats``."""
         return await self._drive(self._do.stats(request))
+
+    async def together(self, requests: Sequence[Request]) -> Sequence[Result]:
+        """See ``ManyQueues.together``."""
+        return await self._drive(many.together([many.operation(self._do, r) for r in requests]))
+
+    async def watch(self, request: Watch) -> Watched:
+        """See ``ManyQueues.watch``."""
+        return await self._drive(many.watch(self._do, request))
+
+    async def record(self, request: Record) -> Recorded:
+        """See ``ManyQueues.record``."""
+        return await self._drive(many.record(self._do, request))
+
+
+def _operations(backend: StreamsBackend | AsyncStreamsBackend) -> StreamOperations:
+    connection = backend.connection
+    apart = not backend.capabilities.transactions_across_queues
+    return StreamOperations(backend.prefix, connection.hub, apart, connection.wakes)

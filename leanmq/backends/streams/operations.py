@@ -65,7 +65,7 @@ from leanmq.errors import (
     UnsupportedError,
 )
 
-__all__ = ["DEFAULTS", "Operation", "StreamOperations"]
+__all__ = ["DEFAULTS", "Operation", "StreamOperations", "run_script"]
 
 T = TypeVar("T")
 Operation: TypeAlias = Generator["Call | Many | Wait", Any, T]
@@ -96,11 +96,13 @@ class StreamOperations:
         prefix: What every key begins with.
         hub: Where waiting goes on if the server cannot be left blocking.
         slots_apart: Queues of different slots cannot be touched in one step.
+        wakes: Where waiting on many queues goes on, if not in the server.
     """
 
     prefix: str
     hub: Hub | None = None
     slots_apart: bool = False
+    wakes: Hub | None = None
     _tags: dict[str, str] = attrs.field(factory=dict, init=False, repr=False, eq=False)
 
     def _keys(self, name: str) -> Operation[QueueKeys]:
@@ -112,10 +114,11 @@ class StreamOperations:
             entry = refusals.reply((yield Call((look,), registry, idempotent=True)))
             if entry is None:
                 raise refusals.not_found(name)
-            tag = self._tags[name] = replies.tag(entry)
+            tag = self._tags[name] = _tag(entry, name)
         return queue_keys(self.prefix, name, tag)
 
-    def _stream(self, queue: QueueRef) -> Operation[StreamKeys]:
+    def keys_of(self, queue: QueueRef) -> Operation[StreamKeys]:
+        """The keys of a queue, or of its dead letters; raises QueueNotFoundError."""
         return (yield from self._keys(queue.name)).of(queue)
 
     def declare(self, request: Declare) -> Operation[Declared]:
@@ -129,11 +132,11 @@ class StreamOperations:
         look = ("HGET", registry, request.name)
         outcomes = yield Call((register, look), registry, idempotent=True)
         _, found = (refusals.value(outcome, request.name) for outcome in outcomes)
-        tag = self._tags[request.name] = replies.tag(found)
+        tag = self._tags[request.name] = _tag(found, request.name)
         keys = queue_keys(self.prefix, request.name, tag)
         asked = attrs.asdict(request.settings)
         wanted = {k: v if v is not None else getattr(DEFAULTS, k) for k, v in asked.items()}
-        reply = yield from _run(
+        reply = yield from run_script(
             script("declare"), keys.all(), (SCHEMA, *replies.stored_settings(Settings(**wanted)))
         )
         return replies.declared(reply, tag)
@@ -148,7 +151,9 @@ class StreamOperations:
                 queue=request.name,
             )
         changes = replies.stored_settings(request.settings)
-        reply = yield from _run(script("alter"), (keys.live.meta,), changes, queue=request.name)
+        reply = yield from run_script(
+            script("alter"), (keys.live.meta,), changes, queue=request.name
+        )
         return replies.declared(reply, keys.tag)
 
     def drop(self, request: Drop) -> Operation[Dropped]:
@@ -157,7 +162,7 @@ class StreamOperations:
             keys = yield from self._keys(request.name)
         except QueueNotFoundError:
             return Dropped(False)
-        reply = yield from _run(
+        reply = yield from run_script(
             script("drop"),
             keys.all(),
             ("1" if request.dead_letters else "0",),
@@ -177,7 +182,9 @@ class StreamOperations:
         entries = refusals.reply((yield Call((("HGETALL", registry),), registry, idempotent=True)))
         places: list[tuple[QueueRef, QueueKeys]] = []
         for name, entry in sorted(replies.pairs(entries)):
-            keys = queue_keys(self.prefix, name.decode(), replies.tag(entry))
+            if (tag := replies.tag(entry)) is None:
+                continue
+            keys = queue_keys(self.prefix, name.decode(), tag)
             places += [(QueueRef(name.decode(), dead), keys) for dead in (False, True)]
         looks = tuple(_look(keys.of(ref)) for ref, keys in places)
         answers = (yield Many(looks)) if looks else []
@@ -191,11 +198,11 @@ class StreamOperations:
 
     def send(self, batch: SendBatch) -> Operation[Sent]:
         """One script call for the whole batch."""
-        keys = yield from self._stream(batch.queue)
+        keys = yield from self.keys_of(batch.queue)
         kind = "d" if batch.queue.dead else "q"
         runs = runs_of(batch.messages)
         try:
-            reply = yield from _run(
+            reply = yield from run_script(
                 script("send"),
                 keys.for_sending(),
                 (batch.epoch, kind, *runs),
@@ -241,7 +248,7 @@ class StreamOperations:
         if self.slots_apart and len(tags) > 1:
             raise refusals.apart(tags)
         try:
-            reply = yield from _run(
+            reply = yield from run_script(
                 script("transact"),
                 tuple(keys),
                 (*arguments, len(names) - len(request.sends), *groups),
@@ -260,8 +267,8 @@ class StreamOperations:
         """Settle, then receive; if nothing came, wait once."""
         if len(request.receive) > 1:
             raise UnsupportedError(
-                f"this backend receives from one queue at a time, not {len(request.receive)}; "
-                "receive from each in turn"
+                f"an exchange receives from one queue at a time, not {len(request.receive)}; use "
+                "one exchange for each, together"
             )
         settled: list[Sequence[Standing]] = []
         try:
@@ -287,11 +294,13 @@ class StreamOperations:
 
     def peek(self, request: Peek) -> Operation[Peeked]:
         """One script call that writes nothing."""
-        keys = yield from self._stream(request.queue)
+        keys = yield from self.keys_of(request.queue)
         what: Command = (_STATES[request.state], request.count)
         if request.ids is not None:
             what = ("ids", *filter(replies.is_id, request.ids))
-        reply = yield from _run(script("peek"), keys.for_looking(), what, queue=request.queue.name)
+        reply = yield from run_script(
+            script("peek"), keys.for_looking(), what, queue=request.queue.name
+        )
         return Peeked(replies.peeked(reply, dead=request.queue.dead))
 
     def redrive(self, request: Redrive) -> Operation[Redriven]:
@@ -317,11 +326,11 @@ class StreamOperations:
 
     def purge(self, request: Purge) -> Operation[Purged]:
         """Page by page, so that nobody waits for long; what comes meanwhile stays."""
-        keys = yield from self._stream(request.queue)
+        keys = yield from self.keys_of(request.queue)
         what = "expired" if request.expired else "all"
         count, at, last, left = 0, "-", "", 0
         while at:
-            reply = yield from _run(
+            reply = yield from run_script(
                 script("purge"),
                 keys.for_looking(),
                 (what, at, last, left),
@@ -332,7 +341,7 @@ class StreamOperations:
         return Purged(count)
 
     def _settle(self, settlement: Settlement) -> Operation[Sequence[Standing]]:
-        keys = yield from self._stream(settlement.queue)
+        keys = yield from self.keys_of(settlement.queue)
         done = yield from self._on_held(
             settlement.queue,
             settlement.verb.value,
@@ -355,13 +364,13 @@ class StreamOperations:
         wakes: tuple[str, ...] = (),
     ) -> Operation[Extended]:
         """Run the settle script once for each delivery among the receipts."""
-        keys = yield from self._stream(queue)
+        keys = yield from self.keys_of(queue)
         standings = [Standing.GONE] * len(messages)
         lease = 0.0
         for number, (rest, (entries, places)) in enumerate(replies.by_delivery(messages).items()):
             times, consumer = replies.parse_rest(rest)
             try:
-                reply = yield from _run(
+                reply = yield from run_script(
                     script("settle"),
                     (*keys.for_work(), *destination),
                     (verb, consumer, times, _milliseconds(delay), reason, *entries),
@@ -380,14 +389,15 @@ class StreamOperations:
         return Extended(standings, lease)
 
     def _receive(self, request: Receive, wait: float) -> Operation[Exchanged]:
-        keys = yield from self._stream(request.queue)
+        keys = yield from self.keys_of(request.queue)
         if request.brisk and not request.recover:
             result = yield from self._brisk(keys, request)
             if result.deliveries:
                 return result
-        seen = self.hub.version(keys.stream) if self.hub else 0
+        hub = self.wakes if request.watched else self.hub
+        seen = hub.version(keys.stream) if hub else 0
         held = [replies.entry_of(text) for text in request.held]
-        reply = yield from _run(
+        reply = yield from run_script(
             script("receive"),
             keys.for_work(),
             (
@@ -396,18 +406,20 @@ class StreamOperations:
                 "1" if request.alone else "0",
                 _milliseconds(SWEEP_EVERY_IN_MEMORY if self.hub else SWEEP_EVERY),
                 "1" if request.recover else "0",
+                "1" if request.watched and not hub else "0",
                 *held,
             ),
             queue=request.queue.name,
             wakes=(keys.dead,),
         )
         result = replies.received(reply, request.consumer, dead=request.queue.dead)
+        if hub and request.watched:
+            result = replace(result, mark=str(seen))
         if result.deliveries or result.more or result.buried or wait <= 0:
             return result
-        hint = replies.wait_hint(reply)
-        wait = wait if hint is None else min(wait, hint)
+        wait = wait if result.soon is None else min(wait, result.soon)
         if self.hub:
-            yield Wait(self.hub, keys.stream, seen, wait)
+            yield Wait(self.hub, (keys.stream,), (seen,), wait)
             return result
         if wait < 0.001:  # BLOCK 0 would be for ever
             return result
@@ -434,6 +446,14 @@ class StreamOperations:
             if expired:
                 yield from self._on_held(request.queue, "ack", expired)
         return replies.read(fresh, request, int(lease) / 1000)
+
+
+def _tag(entry: bytes, name: str) -> str:
+    """The tag of a queue, by its entry in the registry."""
+    tag = replies.tag(entry)
+    if tag is None:
+        raise refusals.sharded(name)
+    return tag
 
 
 def _read(request: Receive) -> Command:
@@ -465,7 +485,7 @@ def _stats(outcomes: Outcomes, name: str, tag: str) -> QueueStats:
     return replies.stats(length, pending, delayed, meta, tag)
 
 
-def _run(
+def run_script(
     code: Script,
     keys: tuple[str, ...],
     arguments: Command,

@@ -9,11 +9,21 @@ from leanmq.errors import (
     LeanMQError,
     QueueFullError,
     QueueNotFoundError,
+    QueueSettingsError,
     StaleSettingsError,
     TransactionError,
 )
 
-__all__ = ["apart", "full", "not_found", "refused_transaction", "reply", "stale", "value"]
+__all__ = [
+    "apart",
+    "full",
+    "not_found",
+    "refused_transaction",
+    "reply",
+    "sharded",
+    "stale",
+    "value",
+]
 
 
 def reply(outcomes: Outcomes) -> Reply:
@@ -92,4 +102,13 @@ def not_found(queue: str) -> QueueNotFoundError:
     """The queue is not there."""
     return QueueNotFoundError(
         f"queue {queue!r} does not exist; declare it first, or it was deleted", queue=queue
+    )
+
+
+def sharded(queue: str) -> QueueSettingsError:
+    """The name belongs to a queue whose messages are in queues of their own."""
+    return QueueSettingsError(
+        f"queue {queue!r} is sharded: its messages are in queues of their own; open it by "
+        f"mq.sharded_queue({queue!r}), or by the router over all of its nodes",
+        queue=queue,
     )

@@ -46,8 +46,8 @@ __all__ = [
     "stats",
     "stored_settings",
     "tag",
+    "text",
     "unexpired",
-    "wait_hint",
 ]
 
 VERSION = 1
@@ -150,8 +150,8 @@ def lease(reply: Reply) -> float:
 
 def received(reply: Reply, consumer: str, *, dead: bool) -> Exchanged:
     """The deliveries of the receive script, oldest claims first, then new messages."""
-    lease, more, _, suspects, calm, fresh, buried = reply[:7]
-    again = reply[7:]
+    lease, more, soon, suspects, calm, fresh, buried, mark = reply[:8]
+    again = reply[8:]
     deliveries = [
         _delivery(entry, fields, times, consumer, dead, bool(suspect))
         for entry, times, fields, suspect in again
@@ -165,13 +165,9 @@ def received(reply: Reply, consumer: str, *, dead: bool) -> Exchanged:
         lease / 1000,
         calm / 1000,
         [(life.decode(), times) for life, times in buried],
+        mark.decode(),
+        None if soon < 0 else soon / 1000,
     )
-
-
-def wait_hint(reply: Reply) -> float | None:
-    """Seconds until something may become available; None if nobody knows."""
-    milliseconds: int = reply[2]
-    return None if milliseconds < 0 else milliseconds / 1000
 
 
 def entries(reply: Reply) -> Sequence[Reply]:
@@ -223,9 +219,12 @@ def purged(reply: Reply) -> tuple[int, str, str, int]:
     return count, at.decode(), last.decode(), left
 
 
-def tag(entry: bytes) -> str:
-    """The tag in an entry of the registry."""
-    found: str = msgspec.json.decode(entry)["tag"]
+def tag(entry: bytes) -> str | None:
+    """The tag in an entry of the registry; None if it is a record, not a queue."""
+    try:
+        found: str | None = msgspec.json.decode(entry).get("tag")
+    except (AttributeError, msgspec.DecodeError):  # a record may hold any text
+        return None
     return found
 
 
@@ -328,10 +327,10 @@ def _delivery(
         delivery_count=carried if dead and b"n" in known else carried + times,
         timestamp=int(known[b"t"]) / 1000 if b"t" in known else _sent_at(key),
         suspect=suspect,
-        error=_text(known.get(b"e")),
-        key=_text(known.get(b"k")),
+        error=text(known.get(b"e")),
+        key=text(known.get(b"k")),
         headers=known.get(b"h"),
-        label=_text(known.get(b"m")),
+        label=text(known.get(b"m")),
         failures=_failures(known[b"f"]) if b"f" in known else (),
         redrives=int(known.get(b"r", 0)),
         foreign=int(known.get(b"v", VERSION)) > VERSION,
@@ -339,7 +338,8 @@ def _delivery(
     )
 
 
-def _text(raw: bytes | None) -> str | None:
+def text(raw: bytes | None) -> str | None:
+    """What is stored as text; None stays None."""
     return None if raw is None else raw.decode("utf-8", "replace")
 
 

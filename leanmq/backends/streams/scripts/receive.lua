@@ -1,17 +1,19 @@
 -- receive: lease messages to a consumer; and keep the queue in order on the way.
 -- KEYS: stream, dead stream, due, due payloads, ids, dead ids, meta
--- ARGV: consumer, count, '1' if its process holds nothing else, ms between sweeps,
---   '1' to recover first, then the entries that the consumer does hold
+-- ARGV: consumer, count (0: only look whether there is a message), '1' if its process holds nothing
+--   else, ms between sweeps, '1' to recover first, '1' if the end of the look is asked for, then the
+--   entries that the consumer does hold
 -- Reply: {lease in ms, 1 if there is more to do at once, ms until something may come (-1: unknown),
 --   1 if suspects wait, ms for which a plain read will do, fresh entries as the server has them,
---   {id for life, times} of each that became a dead letter, {entry, times, fields, suspect} ...}
+--   {id for life, times} of each that became a dead letter, the last entry handed out to anybody (if
+--   asked for), {entry, times, fields, suspect} ...}
 -- Invariants: each step is bounded; what is over max_deliveries becomes a dead letter instead of
 -- being handed out; a suspect is handed out alone; what has expired is deleted instead.
 -- include: _shared
 
 local stream, dead, due, payloads, ids, dead_ids, meta = unpack(KEYS)
 local consumer, count, alone, sweep_every = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1', tonumber(ARGV[4])
-local recover, HELD = ARGV[5] == '1', 6
+local recover, watched, HELD = ARGV[5] == '1', ARGV[6] == '1', 7
 local PAGE = 100      -- due messages promoted, entries looked at, a step
 local SWEEPS = 8      -- pages of ended leases, a step
 local HOUR = 3600000  -- consumers that are idle for so many ms, and hold nothing, are forgotten
@@ -156,11 +158,11 @@ end
 -- 5. A suspect, alone.
 if kind == 'q' then
   local row = redis.call('XPENDING', stream, GROUP, '-', '+', 1, ALONE)[1]
-  if row and alone and #handed == 0 then
+  if row and alone and #handed < count and #handed == 0 then
     local times = tonumber(row[4]) + 1
     local entry = redis.call('XCLAIM', stream, GROUP, consumer, 0, row[1], 'RETRYCOUNT', times)[1]
     if entry and not drop_expired(row[1], entry[2]) then
-      return {lease, 1, -1, 0, 0, {}, buried, {row[1], times, entry[2], 1}}
+      return {lease, 1, -1, 0, 0, {}, buried, '', {row[1], times, entry[2], 1}}
     end
     more = 1
   elseif row then
@@ -183,7 +185,17 @@ if #handed < count then
   end
 end
 
--- 7. When to look again: at the next due time, or when a lease may have ended.
+-- 7. Where this look ended; and if nothing was to be handed out, whether there is anything.
+local mark = ''
+if #handed == 0 and #fresh == 0 and (watched or count == 0) then
+  mark = field(redis.call('XINFO', 'GROUPS', stream)[1], 'last-delivered-id')
+  if count == 0 and (#redis.call('XPENDING', stream, GROUP, '-', '+', 1, FREE) > 0
+      or #redis.call('XRANGE', stream, '(' .. mark, '+', 'COUNT', 1) > 0) then
+    more = 1
+  end
+end
+
+-- 8. When to look again: at the next due time, or when a lease may have ended.
 local soon, calm = -1, 0
 local first = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')
 local at = first[2] and tonumber(first[2]) or math.huge
@@ -200,4 +212,4 @@ elseif more == 0 and #handed < count then
   calm = math.max(math.min(sweep_at, at, now + sweep_every) - now, 0)
 end
 
-return {lease, more, soon, suspects, calm, fresh, buried, unpack(handed)}
+return {lease, more, soon, suspects, calm, fresh, buried, mark, unpack(handed)}

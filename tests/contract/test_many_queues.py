@@ -1,0 +1,173 @@
+"""The part of the seam that routers build on: many queues in few round trips, and watching them."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from typing import Any
+
+import pytest
+
+from leanmq import LeanMQError, QueueNotFoundError, QueueSettingsError
+from leanmq.backends.many import Record, Watch
+from leanmq.backends.protocol import (
+    Declare,
+    Exchange,
+    ListQueues,
+    NewMessage,
+    Purge,
+    QueueRef,
+    Receive,
+    SendBatch,
+    Settings,
+    Stats,
+)
+from leanmq.backends.registry import Options, open_async_backend, open_backend
+from tests.contract.harness import SERVERS, Client, Harness
+
+pytestmark = pytest.mark.on("memory", *SERVERS)
+
+REFS = [QueueRef(f"orders#{n}") for n in range(5)]
+
+
+class Seam:
+    """A backend of the subject; its methods are asynchronous in both worlds."""
+
+    def __init__(self, harness: Harness) -> None:
+        self.harness = harness
+        options = Options(prefix=harness.prefix)
+        self.backend: Any = (
+            open_backend(harness.url, None, options)
+            if harness.world == "sync"
+            else open_async_backend(harness.url, None, options)
+        )
+
+    def __getattr__(self, method: str) -> Any:
+        async def call(*request: Any) -> Any:
+            found = getattr(self.backend, method)
+            if self.harness.world == "sync":
+                return await self.harness.run(found, *request)
+            answer = found(*request)
+            return await answer if inspect.isawaitable(answer) else answer
+
+        return call
+
+    async def declared(self) -> Seam:
+        declared = await self.together([Declare(ref.name, Settings(lease=9.0)) for ref in REFS])
+        assert [d.created for d in declared] == [True] * 5
+        return self
+
+    async def look(self, ref: QueueRef, count: int = 10) -> Any:
+        receive = Receive(ref, "me", count, watched=True)
+        [result] = await self.together([Exchange((), (receive,))])
+        return result
+
+
+@pytest.fixture
+async def seam(harness: Harness) -> Any:
+    seam = Seam(harness)
+    yield seam
+    await seam.close()
+
+
+async def test_requests_go_together_and_each_has_its_own_result(seam: Seam) -> None:
+    await seam.declared()
+    batches = [SendBatch(ref, [NewMessage(b"%d" % n)]) for n, ref in enumerate(REFS)]
+
+    sent = await seam.together([*batches, Stats(QueueRef("nowhere")), ListQueues()])
+
+    ids = [s.results[0] for s in sent[:5]]
+    assert all(isinstance(one, str) for one in ids)
+    assert isinstance(sent[5], QueueNotFoundError)
+    looks = await seam.together([Exchange((), (Receive(ref, "me", 10),)) for ref in REFS])
+    assert [look.deliveries[0].body for look in looks] == [b"0", b"1", b"2", b"3", b"4"]
+    assert [look.deliveries[0].id for look in looks] == ids
+    assert [purged.count for purged in await seam.together([Purge(ref) for ref in REFS])] == [1] * 5
+
+
+async def test_what_waits_cannot_go_together_with_others(seam: Seam) -> None:
+    await seam.declared()
+
+    with pytest.raises(LeanMQError, match="use watch"):
+        await seam.together([Exchange((), (Receive(REFS[0], "me", 1),), wait=1.0)])
+
+
+async def test_a_receive_of_none_tells_whether_there_is_a_message(seam: Seam) -> None:
+    await seam.declared()
+    assert not (await seam.look(REFS[0], count=0)).more
+
+    await seam.send(SendBatch(REFS[0], [NewMessage(b"1")]))
+    probe = await seam.look(REFS[0], count=0)
+    assert probe.more
+    assert not probe.deliveries
+    [delivery] = (await seam.look(REFS[0])).deliveries
+    assert (delivery.body, delivery.delivery_count) == (b"1", 1)
+    assert not (await seam.look(REFS[0], count=0)).more
+
+
+@pytest.mark.on("memory", "redis", "sentinel")
+async def test_a_watch_ends_when_a_message_comes_and_takes_nothing(seam: Seam) -> None:
+    await seam.declared()
+    marks = [(ref, (await seam.look(ref)).mark) for ref in REFS]
+    watching = asyncio.ensure_future(_until_awake(seam, marks))
+
+    await seam.send(SendBatch(REFS[3], [NewMessage(b"1")]))
+
+    async with asyncio.timeout(10):
+        assert await watching == [REFS[3]]
+    assert len((await seam.look(REFS[3])).deliveries) == 1
+
+
+@pytest.mark.on("memory", "redis", "sentinel")
+async def test_what_comes_between_a_look_and_its_watch_is_not_missed(seam: Seam) -> None:
+    await seam.declared()
+    marks = [(ref, (await seam.look(ref)).mark) for ref in REFS]
+    await seam.send(SendBatch(REFS[1], [NewMessage(b"1")]))
+    loop = asyncio.get_running_loop()
+
+    began = loop.time()
+    watched = await seam.watch(Watch(marks, 1.0))
+
+    assert list(watched.awake) == [REFS[1]]
+    assert loop.time() - began < 0.9
+
+
+@pytest.mark.on("memory", "redis", "sentinel")
+async def test_a_watch_of_quiet_queues_ends_in_time(seam: Seam) -> None:
+    await seam.declared()
+    marks = [(ref, (await seam.look(ref)).mark) for ref in REFS]
+
+    async with asyncio.timeout(5):
+        assert list((await seam.watch(Watch(marks, 0.05))).awake) == []
+
+
+async def test_a_record_is_replaced_only_if_it_is_what_was_expected(seam: Seam) -> None:
+    async def record(value: str | None = None, expected: str | None = None, **more: Any) -> Any:
+        return (await seam.record(Record("#node", value, expected, **more))).value
+
+    assert await record() is None
+    assert await record("one") == "one"
+    assert await record("two") == "one"
+    assert await record("two", "zero") == "one"
+    assert await record("two", "one") == "two"
+    assert await record(expected="one", forget=True) == "two"
+    assert await record() == "two"
+    assert await record(expected="two", forget=True) is None
+
+
+async def test_a_name_is_a_queue_or_a_record(seam: Seam, mq: Client) -> None:
+    await mq.queue("plain").send_message(1)
+    assert '"kind":"queue"' in (await seam.record(Record("plain", "mine"))).value
+
+    assert (await seam.record(Record("sharded", "mine"))).value == "mine"
+    with pytest.raises(QueueSettingsError, match="'sharded' is sharded"):
+        await mq.queue("sharded").send_message(1)
+    with pytest.raises(QueueSettingsError, match="'sharded' is sharded"):
+        await mq.get_queue("sharded")
+    assert [info.name for info in await mq.list_queues()] == ["plain", "plain"]
+
+
+async def _until_awake(seam: Seam, marks: list[tuple[QueueRef, str]]) -> list[QueueRef]:
+    while not (watched := await seam.watch(Watch(marks, 1.0))).awake:
+        pass
+    return list(watched.awake)
