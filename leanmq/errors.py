@@ -22,6 +22,7 @@ __all__ = [
     "LeanMQError",
     "MessageError",
     "OutcomeUnknownError",
+    "PlacementError",
     "QueueError",
     "QueueFullError",
     "QueueNotFoundError",
@@ -175,6 +176,10 @@ class StaleSettingsError(QueueError):
 class CrossSlotError(QueueError):
     """Two queues cannot take part in one atomic step: they are in different slots of a cluster,
     or in different deployments. Nothing was done."""
+
+
+class PlacementError(LeanMQError):
+    """The shards of a queue are on other nodes than those that were opened. Nothing was done."""
 
 
 class TransactionError(LeanMQError):
