@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import attrs
 import msgspec
@@ -120,6 +121,11 @@ def plan(current: Sequence[str], weights: Mapping[str, float]) -> tuple[str, ...
     return tuple(where)
 
 
+# For attrs' plugin of mypy, which does not see through generic types.
+def _own(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(mapping)
+
+
 @attrs.frozen
 class Placement:
     """Where the shards of one queue are, as every deployment of it stores it.
@@ -140,9 +146,9 @@ class Placement:
     shards: int
     slot: str
     epoch: int
-    nodes: Mapping[str, str] = attrs.field(converter=dict)
-    weights: Mapping[str, float] = attrs.field(converter=dict)
-    where: tuple[str, ...] = attrs.field(converter=tuple)
+    nodes: Mapping[str, str] = attrs.field(converter=_own)
+    weights: Mapping[str, float] = attrs.field(converter=_own)
+    where: tuple[str, ...]
 
     def __attrs_post_init__(self) -> None:
         check_shards(self.shards)
@@ -161,6 +167,8 @@ class Placement:
                 raise ValueError(f"the id of node {name!r} is empty; it tells servers apart")
         if len(set(self.nodes.values())) < len(self.nodes):
             raise ValueError("two nodes have the same id; each must be a server of its own")
+        if not isinstance(self.where, tuple):
+            raise TypeError(f"where must be a tuple, not {type(self.where).__name__}")
         if len(self.where) != self.shards:
             raise ValueError(f"{len(self.where)} shards have a place, of {self.shards}")
         for shard, name in enumerate(self.where):
