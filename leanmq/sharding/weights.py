@@ -12,7 +12,7 @@ from fractions import Fraction
 
 from leanmq.sharding.hashing import check_shards
 
-__all__ = ["MAX_NODES", "check_weights", "shares"]
+__all__ = ["MAX_NODES", "check_weight", "check_weights", "shares"]
 
 MAX_NODES = 128
 """Nodes that one queue may be spread over."""
@@ -54,7 +54,7 @@ def check_weights(nodes: Iterable[str], weights: Mapping[str, float] | None) -> 
         if name not in checked:
             known = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
             raise ValueError(f"a weight is given for node {name!r}, which is not one of {known}")
-        checked[name] = _check_weight(name, weight)
+        checked[name] = check_weight(name, weight)
     return checked
 
 
@@ -81,16 +81,8 @@ def shares(shards: int, weights: Mapping[str, float]) -> dict[str, Fraction]:
     return {name: shards * weight / total for name, weight in exact.items()}
 
 
-def _check_node(name: object) -> str:
-    if not isinstance(name, str):
-        raise TypeError(f"the name of a node must be a str, not {type(name).__name__}")
-    if not _NAME.match(name):
-        shown = name if len(name) <= 70 else name[:67] + "..."
-        raise ValueError(f"node {shown!r} cannot be named so; use 1 to 64 of A-Z a-z 0-9 . _ -")
-    return name
-
-
-def _check_weight(name: str, weight: object) -> float:
+def check_weight(name: str, weight: object) -> float:
+    """The weight of one node, if it can be one; raises as ``check_weights``."""
     problem = f"the weight of node {name!r} is {weight!r}; it must be a finite number above 0"
     if isinstance(weight, bool):
         raise ValueError(problem)
@@ -103,3 +95,12 @@ def _check_weight(name: str, weight: object) -> float:
     if not (math.isfinite(value) and value > 0):
         raise ValueError(problem)
     return value
+
+
+def _check_node(name: object) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a node must be a str, not {type(name).__name__}")
+    if not _NAME.match(name):
+        shown = name if len(name) <= 70 else name[:67] + "..."
+        raise ValueError(f"node {shown!r} cannot be named so; use 1 to 64 of A-Z a-z 0-9 . _ -")
+    return name
