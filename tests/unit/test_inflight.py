@@ -8,26 +8,13 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-import attrs
 import pytest
 
 from leanmq.backends.protocol import Delivery, Held, QueueRef
 from leanmq.policy.inflight import LAPSED_KEPT, InFlight
+from tests.support.clock import FakeClock
 
 ORDERS, OTHERS = QueueRef("orders"), QueueRef("others")
-
-
-@attrs.define
-class FakeClock:
-    """A clock that stands until it is told."""
-
-    now: float = 1_000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def time(self) -> float:
-        return self.now
 
 
 @pytest.fixture

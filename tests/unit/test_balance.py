@@ -1,0 +1,572 @@
+"""Who gets the next messages: shares that are exact, targets that come and go, backlogs."""
+
+from __future__ import annotations
+
+import random
+import re
+import sys
+import timeit
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from fractions import Fraction
+from typing import TypeAlias
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leanmq.sharding import balance
+from leanmq.sharding.balance import LeastBacklog, RoundRobin, Strategy, strategy_of
+from leanmq.sharding.turns import Cycle, Quota, turns_of, whole
+from tests.support.threads import at_once
+
+Weights: TypeAlias = dict[str, float]
+
+EVEN: Weights = {"a": 1, "b": 1, "c": 1}
+HEAVY: Weights = {"a": 5, "b": 1, "c": 1}
+DECIMAL: Weights = {"a": 0.3, "b": 0.7}
+STRAYING: Weights = {"a": 2, "b": 1, "c": 47, "d": 9, "e": 51}
+"""Smooth weighted round robin would let one of them fall a whole message behind."""
+LONG: Weights = {"a": 0.123457, "b": 0.333331, "c": 1}
+"""Their common cycle has more than a million turns."""
+ONE: Weights = {"a": 2.5}
+ALL = [EVEN, HEAVY, DECIMAL, STRAYING, LONG, ONE]
+
+EVEN_BACKLOG = {"a": 0, "b": 0, "c": 0}
+KINDS = pytest.mark.parametrize("kind", [RoundRobin, LeastBacklog])
+
+
+@pytest.fixture
+def impatient() -> Iterator[None]:
+    """Threads that take turns every few microseconds."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def singles(strategy: Strategy, number: int, allowed: Collection[str], queue: str = "q") -> str:
+    """Where so many messages go, sent one by one."""
+    return "".join(strategy.share(queue, 1, allowed)[0][0] for _ in range(number))
+
+
+def add(counts: Counter[str], parts: list[tuple[str, int]]) -> None:
+    counts.update(dict(parts))
+
+
+def strays(counts: Counter[str], weights: Weights, among: Collection[str]) -> Fraction:
+    """How far the counts are off the exact share at most, in messages."""
+    exact = {target: Fraction(str(weights[target])) for target in among}
+    total = sum(exact.values())
+    sent = sum(counts.values())
+    return max(abs(counts[target] - sent * weight / total) for target, weight in exact.items())
+
+
+# --- round robin: exact
+
+
+@pytest.mark.parametrize(
+    ("weights", "order"),
+    [
+        (EVEN, "abcabcabc"),
+        (HEAVY, "aabacaaaabacaa"),
+        (DECIMAL, "babbabbbab" * 2),
+        (ONE, "aaaaa"),
+        ({"a": 2, "b": 4}, "babbab"),
+    ],
+)
+def test_single_messages_are_mixed_evenly(weights: Weights, order: str) -> None:
+    assert singles(RoundRobin(weights), len(order), weights) == order
+
+
+@pytest.mark.usefixtures("impatient")
+def test_nine_thousand_messages_of_eight_threads_are_three_thousand_for_each_of_three() -> None:
+    strategy = RoundRobin(EVEN)
+
+    def send(number: int) -> Counter[str]:
+        return Counter(singles(strategy, 1_125, EVEN))
+
+    assert sum(at_once(send), Counter()) == {"a": 3_000, "b": 3_000, "c": 3_000}
+
+
+@pytest.mark.usefixtures("impatient")
+def test_bulks_of_mixed_sizes_of_eight_threads_are_shared_as_exactly() -> None:
+    strategy = RoundRobin(EVEN)
+    sizes = [1, 2, 3, 5, 7, 10, 50, 100, 200, 747]  # 1,125
+
+    def send(number: int) -> Counter[str]:
+        counts = Counter[str]()
+        for size in random.Random(number).sample(sizes, len(sizes)):
+            add(counts, strategy.share("q", size, EVEN))
+        return counts
+
+    assert sum(at_once(send), Counter()) == {"a": 3_000, "b": 3_000, "c": 3_000}
+
+
+@pytest.mark.parametrize("weights", [EVEN, HEAVY, LONG], ids=str)
+def test_no_turn_is_given_twice_or_skipped_however_threads_disturb_each_other(
+    weights: Weights,
+) -> None:
+    strategy = RoundRobin(weights)
+
+    def send(number: int) -> Counter[str]:
+        counts = Counter(singles(strategy, 15, weights))
+        add(counts, strategy.share("q", 20, weights))
+        return counts
+
+    counts = sum(at_once(send, disturb=balance), Counter[str]())
+
+    assert counts.total() == 8 * 35
+    assert strays(counts, weights, weights) < 1
+    # As if one had sent them all: the next bulk completes what the first began.
+    add(counts, strategy.share("q", 1_000, weights))
+    assert strays(counts, weights, weights) < 1
+
+
+@pytest.mark.parametrize("weights", ALL, ids=str)
+@given(sizes=st.lists(st.just(1) | st.integers(1, 12) | st.integers(1, 5_000), max_size=40))
+def test_after_every_call_each_target_has_its_share_to_less_than_a_message(
+    weights: Weights, sizes: list[int]
+) -> None:
+    strategy = RoundRobin(weights)
+    counts = Counter[str]()
+
+    for size in sizes:
+        parts = strategy.share("q", size, weights)
+
+        assert sum(number for _, number in parts) == size
+        assert all(number > 0 for _, number in parts)
+        assert len(dict(parts)) == len(parts)
+        add(counts, parts)
+        assert strays(counts, weights, weights) < 1
+
+
+WEIGHT = st.integers(1, 9) | st.integers(1, 10**12) | st.floats(0.001, 1_000)
+
+
+@given(
+    some=st.lists(WEIGHT, min_size=1, max_size=9),
+    sizes=st.lists(st.just(1) | st.integers(1, 5_000), max_size=40),
+)
+def test_that_holds_for_any_weights(some: list[float], sizes: list[int]) -> None:
+    weights = dict(zip("abcdefghi", some, strict=False))
+    strategy = RoundRobin(weights)
+    counts = Counter[str]()
+
+    for size in sizes:
+        add(counts, strategy.share("q", size, weights))
+        assert strays(counts, weights, weights) < 1
+
+
+@given(
+    some=st.lists(st.integers(1, 60), min_size=1, max_size=9),
+    sizes=st.lists(st.just(1) | st.integers(1, 300), max_size=40),
+)
+def test_a_sequence_by_quota_never_gets_stuck(some: list[int], sizes: list[int]) -> None:
+    weights: Weights = dict(zip("abcdefghi", some, strict=False))
+    sequence = Quota(whole(weights))
+    place = sequence.start
+    counts = Counter[str]()
+
+    for size in sizes:
+        parts, place = sequence.take(place, size)
+        add(counts, parts)
+        assert counts.total() <= sum(sizes)
+        assert strays(counts, weights, weights) < 1
+    assert counts.total() == sum(sizes)
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(0, 50), st.integers(1, 99))
+def test_a_bulk_gives_each_target_what_single_messages_would(
+    some: list[int], before: int, size: int
+) -> None:
+    weights = dict(zip("abcde", some, strict=False))
+    one, other = RoundRobin(weights), RoundRobin(weights)
+    assert singles(one, before, weights) == singles(other, before, weights)
+
+    order = singles(other, size, weights)
+
+    # In the order of their first turn, too.
+    assert one.share("q", size, weights) == list(Counter(order).items())
+    assert singles(one, 20, weights) == singles(other, 20, weights)
+
+
+def test_weights_that_mix_evenly_do_so_and_others_go_by_quota() -> None:
+    kinds = [type(turns_of(whole(weights))) for weights in ALL]
+
+    assert kinds == [Cycle, Cycle, Cycle, Quota, Quota, Cycle]
+
+
+@pytest.mark.parametrize("weights", [EVEN, HEAVY, DECIMAL, LONG], ids=str)
+def test_a_bulk_takes_no_step_for_each_message(weights: Weights) -> None:
+    strategy = RoundRobin(weights)
+
+    def share(count: int) -> float:
+        call = lambda: strategy.share("q", count, weights)  # noqa: E731  # for timeit
+        return min(timeit.repeat(call, number=20, repeat=20)) / 20
+
+    assert share(1_000) < 50e-6  # 3 to 11 on a quiet machine
+    assert share(10**9) < 50e-6
+
+
+# --- round robin: targets that leave and return, queues
+
+
+def test_the_share_of_a_target_that_left_goes_to_the_others_by_weight() -> None:
+    strategy = RoundRobin({"a": 5, "b": 1, "c": 2})
+    strategy.share("q", 13, "abc")
+
+    assert Counter(singles(strategy, 60, "bc")) == {"b": 20, "c": 40}
+    assert dict(strategy.share("q", 600, "ab")) == {"a": 500, "b": 100}
+
+
+def test_a_target_that_returns_gets_its_share_and_no_burst() -> None:
+    strategy = RoundRobin(EVEN)
+    before = singles(strategy, 4, EVEN)
+    without = singles(strategy, 1_000, "ab")
+    after = singles(strategy, 8, EVEN)
+
+    assert (before, after) == ("abca", "bcabcabc")
+    assert Counter(without) == {"a": 500, "b": 500}
+
+
+def test_a_target_that_comes_and_goes_all_the_time_neither_wins_nor_loses() -> None:
+    strategy = RoundRobin(HEAVY)
+    whole_set, rest = Counter[str](), Counter[str]()
+    for _ in range(700):
+        add(whole_set, strategy.share("q", 1, "abc"))
+        add(rest, strategy.share("q", 3, "bc"))
+
+    assert whole_set == {"a": 500, "b": 100, "c": 100}
+    assert rest == {"b": 1_050, "c": 1_050}
+
+
+@pytest.mark.parametrize("weights", [HEAVY, STRAYING, LONG], ids=str)
+@given(data=st.data())
+def test_for_any_changes_each_set_of_targets_has_its_own_exact_shares(
+    weights: Weights, data: st.DataObject
+) -> None:
+    strategy = RoundRobin(weights)
+    counts: dict[frozenset[str], Counter[str]] = {}
+    sets = st.sets(st.sampled_from(sorted(weights)), min_size=1)
+    calls = data.draw(st.lists(st.tuples(sets, st.just(1) | st.integers(1, 500)), max_size=30))
+
+    for allowed, size in calls:
+        parts = strategy.share("q", size, allowed)
+
+        assert {target for target, _ in parts} <= allowed
+        mine = counts.setdefault(frozenset(allowed), Counter())
+        add(mine, parts)
+        assert strays(mine, weights, allowed) < 1
+
+
+def test_queues_are_shared_out_apart() -> None:
+    strategy = RoundRobin(EVEN)
+
+    assert singles(strategy, 2, EVEN, "one") == "ab"
+    assert singles(strategy, 4, EVEN, "other") == "abca"
+    assert singles(strategy, 2, EVEN, "one") == "ca"
+
+
+def test_the_order_of_those_allowed_and_being_told_twice_make_no_difference() -> None:
+    strategy = RoundRobin(EVEN)
+
+    assert [strategy.share("q", 1, allowed) for allowed in ("abc", "cba", "bbaacc")] == [
+        [("a", 1)],
+        [("b", 1)],
+        [("c", 1)],
+    ]
+
+
+def test_ten_thousand_queues_are_remembered_and_the_one_unused_for_longest_is_forgotten() -> None:
+    strategy = RoundRobin(EVEN)
+    for number in range(10_000):
+        strategy.share(f"q{number}", 1, EVEN)
+    assert strategy.share("q0", 1, EVEN) == [("b", 1)]
+
+    strategy.share("one more", 1, EVEN)
+
+    assert strategy.share("q0", 1, EVEN) == [("c", 1)]
+    assert strategy.share("q2", 1, EVEN) == [("b", 1)]
+    assert strategy.share("q1", 1, EVEN) == [("a", 1)], "forgotten, so it starts anew"
+
+
+def test_round_robin_goes_by_no_figures() -> None:
+    strategy: Strategy = RoundRobin(EVEN)
+
+    assert not strategy.needs("q", 0.0)
+    strategy.learn("q", {"a": 1_000_000}, 0.0)
+    strategy.sent("q", "b", 1_000_000)
+
+    assert singles(strategy, 6, EVEN) == "abcabc"
+
+
+# --- least backlog
+
+
+def informed(weights: Weights, **backlog: int) -> LeastBacklog:
+    strategy = LeastBacklog(weights, seed=7)
+    assert strategy.needs("q", 0.0)
+    strategy.learn("q", backlog, 0.0)
+    return strategy
+
+
+def fill(strategy: LeastBacklog, backlog: Counter[str], number: int, allowed: str) -> None:
+    """Send messages one by one, each of them counted."""
+    for _ in range(number):
+        for target, count in strategy.share("q", 1, allowed):
+            backlog[target] += count
+            strategy.sent("q", target, count)
+
+
+def test_of_two_targets_the_one_with_less_gets_the_message() -> None:
+    strategy = informed({"a": 1, "b": 1}, a=20, b=5)
+
+    assert singles(strategy, 20, "ab") == "b" * 20
+
+
+def test_a_backlog_counts_by_weight() -> None:
+    assert singles(informed({"a": 5, "b": 1}, a=20, b=5), 20, "ab") == "a" * 20
+    assert singles(informed({"a": 5, "b": 1}, a=30, b=5), 20, "ab") == "b" * 20
+
+
+def test_two_are_drawn_by_weight_and_the_worst_of_all_is_never_taken() -> None:
+    strategy = informed({"a": 2, "b": 1, "c": 1, "d": 1}, a=0, b=1, c=2, d=3)
+
+    counts = Counter(singles(strategy, 10_000, "abcd"))
+
+    # a is the first with 2/5, else the second with 2/4; then it is best, and d never is.
+    assert counts["d"] == 0
+    assert counts["a"] == pytest.approx(7_000, abs=250)
+    # b when a is not drawn, and b is: three pairs are left, two of them with b.
+    assert counts["b"] == pytest.approx(2_000, abs=250)
+
+
+def test_what_was_sent_since_is_added() -> None:
+    strategy = informed({"a": 1, "b": 1}, a=20, b=5)
+
+    strategy.sent("q", "b", 14)
+    assert singles(strategy, 5, "ab") == "bbbbb"
+    strategy.sent("q", "b", 2)
+    assert singles(strategy, 5, "ab") == "aaaaa"
+    strategy.sent("another queue", "a", 100)
+    assert singles(strategy, 5, "ab") == "aaaaa"
+
+
+@pytest.mark.parametrize("weights", [EVEN, HEAVY, {"a": 0.2, "b": 0.3, "c": 0.5}], ids=str)
+def test_backlogs_become_even_by_weight(weights: Weights) -> None:
+    backlog = Counter(a=500, b=0, c=100)
+    strategy = informed(weights, **backlog)
+
+    fill(strategy, backlog, 6_400, "abc")
+
+    assert strays(backlog, weights, "abc") < 15
+
+
+def test_until_there_are_figures_messages_go_round() -> None:
+    strategy = LeastBacklog(HEAVY)
+    assert singles(strategy, 7, HEAVY) == "aabacaa"
+    assert strategy.needs("q", 0.0)
+    assert singles(strategy, 7, HEAVY) == "aabacaa"
+
+    strategy.learn("q", {}, 0.0)  # nobody answered
+    assert singles(strategy, 7, HEAVY) == "aabacaa"
+    assert not strategy.needs("q", 0.5), "asking again at once would not help"
+    strategy.learn("q", {"c": 5}, 0.5)
+    assert singles(strategy, 6, "ab") == "aaabaa"  # nothing is known of these
+    assert singles(strategy, 7, HEAVY) != "aabacaa"
+
+
+def test_figures_are_asked_for_by_one_caller_when_they_are_missing_or_a_second_old() -> None:
+    strategy = LeastBacklog(EVEN)
+    assert [strategy.needs("q", 100.0) for _ in range(3)] == [True, False, False]
+    assert strategy.needs("another", 100.0)
+
+    strategy.learn("q", EVEN_BACKLOG, 100.2)
+
+    assert not strategy.needs("q", 101.2)
+    assert [strategy.needs("q", 101.3) for _ in range(3)] == [True, False, False]
+
+
+def test_who_does_not_bring_the_figures_within_two_seconds_is_given_up() -> None:
+    strategy = LeastBacklog(EVEN)
+    assert strategy.needs("q", 100.0)
+
+    assert not strategy.needs("q", 101.9)
+    assert [strategy.needs("q", 102.0) for _ in range(3)] == [True, False, False]
+
+
+def test_what_is_sent_while_figures_are_asked_for_is_not_forgotten() -> None:
+    strategy = informed({"a": 1, "b": 1}, a=0, b=0)
+    strategy.sent("q", "a", 100)
+    assert strategy.needs("q", 1.5)
+    strategy.sent("q", "a", 8)
+
+    strategy.learn("q", {"a": 0, "b": 7}, 1.6)
+
+    assert singles(strategy, 5, "ab") == "bbbbb", "a has 0 and 8, without the 100"
+    strategy.learn("q", {"a": 0, "b": 7}, 1.7)
+    assert singles(strategy, 5, "ab") == "aaaaa"
+
+
+def test_figures_that_could_not_be_renewed_are_forgotten_after_ten_seconds() -> None:
+    strategy = informed(EVEN, a=1_000, b=0, c=0)
+    for second in (3.0, 6.0, 9.0):
+        assert strategy.needs("q", second)
+        assert "a" not in singles(strategy, 9, EVEN)
+
+    assert strategy.needs("q", 12.0)
+
+    assert singles(strategy, 9, EVEN) == "abcabcabc"
+
+
+def test_a_target_without_figures_counts_as_the_average() -> None:
+    strategy = informed({"a": 1, "b": 1, "c": 2}, a=4, b=6)  # c: 5 for each unit of weight
+
+    assert set(singles(strategy, 100, "abc")) == {"a", "c"}
+    strategy.sent("q", "c", 1)  # 5.5
+    assert set(singles(strategy, 100, "abc")) == {"a", "c"}
+    strategy.sent("q", "c", 2)  # 6.5
+    assert set(singles(strategy, 100, "abc")) == {"a", "b"}
+
+
+@given(
+    count=st.integers(1, 2_000),
+    allowed=st.sets(st.sampled_from("abcde"), min_size=1),
+    backlog=st.dictionaries(st.sampled_from("abcdex"), st.integers(0, 10_000)),
+)
+def test_a_bulk_goes_in_as_many_portions_as_targets_at_most(
+    count: int, allowed: set[str], backlog: dict[str, int]
+) -> None:
+    parts = informed(STRAYING, **backlog).share("q", count, allowed)
+
+    assert sum(number for _, number in parts) == count
+    assert all(number > 0 for _, number in parts)
+    assert len(dict(parts)) == len(parts) <= len(allowed)
+    assert {target for target, _ in parts} <= allowed
+
+
+def test_a_bulk_is_not_all_for_one() -> None:
+    parts = informed(EVEN, a=0, b=10, c=20).share("q", 900, EVEN)
+
+    assert sorted(number for _, number in parts) in ([300, 300, 300], [300, 600])
+
+
+def test_bulks_keep_backlogs_even_too() -> None:
+    backlog = Counter(a=0, b=0, c=0)
+    strategy = informed(HEAVY, **backlog)
+    for _ in range(200):
+        for target, count in strategy.share("q", 70, "abc"):
+            backlog[target] += count
+            strategy.sent("q", target, count)
+
+    assert strays(backlog, HEAVY, "abc") < 150
+
+
+def test_a_seed_makes_choices_repeat_themselves() -> None:
+    def choices(seed: int | None) -> str:
+        strategy = LeastBacklog(EVEN, seed)
+        strategy.learn("q", EVEN_BACKLOG, 0.0)
+        return singles(strategy, 60, EVEN)
+
+    assert choices(1) == choices(1)
+    assert choices(1) != choices(2)
+    assert choices(None) != choices(None)
+
+
+def test_weights_beyond_all_reason_are_no_trouble() -> None:
+    weights: Weights = {"a": 1e300, "b": 1e-300, "c": 1}
+    strategy = informed(weights, a=5, b=5)
+
+    assert Counter(singles(RoundRobin(weights), 50, "abc")) == {"a": 50}
+    assert set(singles(strategy, 50, "abc")) <= {"a", "c"}
+
+
+def test_of_eight_threads_one_asks_for_figures() -> None:
+    strategy = LeastBacklog(EVEN)
+
+    def claims(now: float) -> int:
+        return sum(at_once(lambda _: strategy.needs("q", now), disturb=balance))
+
+    assert [claims(now) for now in range(0, 100, 5)] == [1] * 20
+
+
+@pytest.mark.parametrize(("other", "least"), [(399, "b"), (401, "a")])
+def test_nothing_that_eight_threads_sent_is_lost(other: int, least: str) -> None:
+    strategy = informed({"a": 1, "b": 1}, a=0, b=other)
+
+    def send(number: int) -> None:
+        for _ in range(50):
+            strategy.sent("q", "a", 1)
+
+    at_once(send, disturb=balance)
+
+    assert singles(strategy, 5, "ab") == least * 5
+
+
+def test_ten_thousand_queues_have_figures() -> None:
+    strategy = LeastBacklog({"a": 1, "b": 1})
+    for number in range(10_001):
+        strategy.learn(f"q{number}", {"a": 9, "b": 0}, 0.0)
+
+    assert singles(strategy, 3, "ab", "q0") == "aba", "forgotten, so it goes round"
+    assert singles(strategy, 3, "ab", "q1") == "bbb"
+    strategy.sent("q0", "b", 100)
+    assert strategy.needs("q0", 0.5)
+
+
+# --- by name, and what cannot be
+
+
+def test_a_strategy_is_chosen_by_its_name() -> None:
+    assert isinstance(strategy_of("round-robin", EVEN), RoundRobin)
+    assert isinstance(strategy_of("least-backlog", EVEN), LeastBacklog)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("round_robin", ", did you mean 'round-robin'?"),
+        ("leastbacklog", ", did you mean 'least-backlog'?"),
+        ("random", "; known: round-robin, least-backlog"),
+        ("", "; known: round-robin, least-backlog"),
+    ],
+)
+def test_a_strategy_that_there_is_not_is_refused_and_the_nearest_named(
+    name: str, hint: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"strategy {name!r} is not known{hint}")):
+        strategy_of(name, EVEN)
+
+
+@KINDS
+@pytest.mark.parametrize(
+    ("weights", "error", "text"),
+    [
+        ({}, ValueError, "weights are empty; give at least one target and its weight"),
+        ({"a": 1, "b": 0}, ValueError, "the weight of node 'b' is 0; it must be a finite number"),
+        ({"a": float("nan")}, ValueError, "the weight of node 'a' is nan"),
+        ({"a": "2"}, TypeError, "the weight of node 'a' is '2'"),
+    ],
+)
+def test_weights_that_cannot_be_are_refused(
+    kind: type[RoundRobin | LeastBacklog], weights: Weights, error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        kind(weights)
+
+
+@KINDS
+@pytest.mark.parametrize(
+    ("count", "allowed", "text"),
+    [
+        (0, "ab", "count is 0; share out at least 1 message"),
+        (1, "", "no target is allowed; give at least one"),
+        (1, ["a", "x"], "target 'x' has no weight; known: a, b, c"),
+    ],
+)
+def test_calls_that_cannot_be_answered_are_refused(
+    kind: type[RoundRobin | LeastBacklog], count: int, allowed: Sequence[str], text: str
+) -> None:
+    with pytest.raises(ValueError, match=text):
+        kind(EVEN).share("q", count, allowed)
