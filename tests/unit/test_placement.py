@@ -215,8 +215,8 @@ def test_a_node_that_is_removed_gives_away_its_own_shards(
 def test_the_ceiling_is_for_those_that_have_it_then_for_the_larger_fraction() -> None:
     # Shares of 7: 2.33 each. The one that has 3 keeps them.
     assert plan("aabbbcc", dict.fromkeys("abc", 1)) == tuple("aabbbcc")
-    # Shares of 4: a 1.6, b 2.4.
-    assert Counter(plan("xxxx", {"a": 2, "b": 3})) == {"a": 2, "b": 2}
+    # Shares of 4: a 2.4, b 1.6.
+    assert Counter(plan("xxxx", {"a": 3, "b": 2})) == {"a": 2, "b": 2}
 
 
 def test_what_plans_and_proposals_cannot_be_made_of_is_refused() -> None:
