@@ -21,6 +21,9 @@ from leanmq._version import __version__
 # line's --help needs none.
 if typing.TYPE_CHECKING:
     from leanmq.aio.client import AsyncLeanMQ, AsyncTransaction
+    from leanmq.aio.producer import AsyncLoadBalancedProducer
+    from leanmq.aio.router import AsyncConsistentHashRouter, AsyncRoundRobinRouter
+    from leanmq.aio.sharding import AsyncShardedQueue
     from leanmq.api import AsyncQueue, Failure, Message, Outgoing, Queue, QueueInfo, StoredMessage
     from leanmq.config import BackendConfig
     from leanmq.errors import (
@@ -46,11 +49,19 @@ if typing.TYPE_CHECKING:
         UnsupportedError,
     )
     from leanmq.policy.client import LeanMQ, Transaction
+    from leanmq.sharding.producer import LoadBalancedProducer
+    from leanmq.sharding.queue import ShardedQueue
+    from leanmq.sharding.router import ConsistentHashRouter, RoundRobinRouter
+    from leanmq.sharding.tally import TargetStats
 
 __all__ = [
     "AccessError",
+    "AsyncConsistentHashRouter",
     "AsyncLeanMQ",
+    "AsyncLoadBalancedProducer",
     "AsyncQueue",
+    "AsyncRoundRobinRouter",
+    "AsyncShardedQueue",
     "AsyncTransaction",
     "BackendConfig",
     "BackendError",
@@ -58,12 +69,14 @@ __all__ = [
     "ClosedError",
     "ConfigurationError",
     "ConnectionError",
+    "ConsistentHashRouter",
     "CrossSlotError",
     "CrossSlotTransactionError",
     "DeadLetterQueueNotFoundError",
     "Failure",
     "LeanMQ",
     "LeanMQError",
+    "LoadBalancedProducer",
     "Message",
     "MessageError",
     "OutcomeUnknownError",
@@ -75,8 +88,11 @@ __all__ = [
     "QueueInfo",
     "QueueNotFoundError",
     "QueueSettingsError",
+    "RoundRobinRouter",
     "ServerStateError",
+    "ShardedQueue",
     "StoredMessage",
+    "TargetStats",
     "Transaction",
     "TransactionError",
     "UnsupportedError",
@@ -86,17 +102,26 @@ __all__ = [
 
 # Where the names are that are not errors.
 _HOMES = {
+    "AsyncConsistentHashRouter": "leanmq.aio.router",
     "AsyncLeanMQ": "leanmq.aio.client",
+    "AsyncLoadBalancedProducer": "leanmq.aio.producer",
     "AsyncQueue": "leanmq.api",
+    "AsyncRoundRobinRouter": "leanmq.aio.router",
+    "AsyncShardedQueue": "leanmq.aio.sharding",
     "AsyncTransaction": "leanmq.aio.client",
     "BackendConfig": "leanmq.config",
+    "ConsistentHashRouter": "leanmq.sharding.router",
     "Failure": "leanmq.api",
     "LeanMQ": "leanmq.policy.client",
+    "LoadBalancedProducer": "leanmq.sharding.producer",
     "Message": "leanmq.api",
     "Outgoing": "leanmq.api",
     "Queue": "leanmq.api",
     "QueueInfo": "leanmq.api",
+    "RoundRobinRouter": "leanmq.sharding.router",
+    "ShardedQueue": "leanmq.sharding.queue",
     "StoredMessage": "leanmq.api",
+    "TargetStats": "leanmq.sharding.tally",
     "Transaction": "leanmq.policy.client",
 }
 

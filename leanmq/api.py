@@ -172,6 +172,8 @@ class QueueInfo(msgspec.Struct, frozen=True):
         max_payload_bytes: Bytes of an encoded payload at most.
         dedup_window: Seconds for which a ``dedup_id`` is remembered.
         slot: Queues of the same slot can share a transaction on a cluster.
+        shards: In how many shards its messages are; 0 for a queue that is not sharded. On one node
+            of several: how many of them are here.
     """
 
     name: str
@@ -189,6 +191,7 @@ class QueueInfo(msgspec.Struct, frozen=True):
     max_payload_bytes: int = 0
     dedup_window: float = 0.0
     slot: str = ""
+    shards: int = 0
 
 
 QueueName: TypeAlias = "str | Queue[Any] | AsyncQueue[Any] | QueueInfo"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from leanmq.aio.queue import AsyncQueueHandle
 from leanmq.api import (
@@ -28,6 +28,9 @@ from leanmq.policy.opening import configured, opening
 from leanmq.policy.steps import drive_async
 from leanmq.policy.transaction import TransactionLogic
 from leanmq.sources import ConfigSource
+
+if TYPE_CHECKING:
+    from leanmq.aio.sharding import AsyncShardedQueueHandle
 
 __all__ = ["AsyncLeanMQ", "AsyncTransaction"]
 
@@ -84,6 +87,7 @@ class AsyncLeanMQ:
         )
         self._backend = open_async_backend(asked.url, backend, asked.options, client)
         self._core = ClientCore(describe(asked.url, self._backend), asked.terms)
+        self._beside: tuple[AsyncBackend, ClientCore] | None = None
 
     @classmethod
     def from_config(cls, source: ConfigSource, **keywords: Any) -> Self:
@@ -125,6 +129,48 @@ class AsyncLeanMQ:
         )
         ref = ref_of(name, self._core.terms.prefix)
         return AsyncQueueHandle(self._backend, QueueLogic(self._core, ref, asked, codec_for(type)))
+
+    def sharded_queue(
+        self,
+        name: QueueName,
+        *,
+        shards: int = 64,
+        type: type[T] | None = None,
+        lease: Seconds | None = None,
+        max_deliveries: int | None = None,
+        overflow: Overflow | None = None,
+        max_payload_bytes: int | None = None,
+        dedup_window: Seconds | None = None,
+        slot: str | None = None,
+    ) -> AsyncShardedQueueHandle[T]:
+        """See ``LeanMQ.sharded_queue``."""
+        from leanmq.aio.sharding import AsyncShardedQueueHandle  # not above: most need none
+
+        self._core.check_open()
+        asked = settings_of(
+            lease=lease,
+            max_deliveries=max_deliveries,
+            overflow=overflow,
+            max_payload_bytes=max_payload_bytes,
+            dedup_window=dedup_window,
+            slot=slot,
+            shards=shards,
+        )
+        ref = ref_of(name, self._core.terms.prefix)
+        router, core = self._sharding()
+        return AsyncShardedQueueHandle(router, QueueLogic(core, ref, asked, codec_for(type)))
+
+    def _sharding(self) -> tuple[AsyncBackend, ClientCore]:
+        """A router, and its core: of this client, or over its backend alone."""
+        from leanmq.aio.router import AsyncConsistentHashRouter
+
+        if isinstance(self._backend, AsyncConsistentHashRouter):
+            return self._backend, self._core
+        if self._beside is None:
+            router = AsyncConsistentHashRouter.alone(self._backend, self._core.name)
+            core = ClientCore(self._core.name, self._core.terms, beside=self._core)
+            self._beside = router, core
+        return self._beside
 
     def _handle(self, ref: QueueRef) -> AsyncQueueHandle[Any]:
         return AsyncQueueHandle(self._backend, QueueLogic(self._core, ref, Settings()))

@@ -78,8 +78,8 @@ class Capabilities:
             of one slot (``Settings.slot``).
         bounds: ``Settings.max_length`` is kept, exactly.
         many_queues: It has the methods of ``ManyQueues`` (``many.py``), which routers build on.
-        max_batch: How many messages one ``send`` takes at most.
-        best_batch: How many messages of a bulk send go best in one ``send``.
+        max_batch: How many messages one ``transact`` takes at most, sent and acknowledged.
+        best_batch: How many messages of a bulk send policy hands to one ``send``, at most.
         notices: What was found at opening that an operator should know; logged once.
     """
 
@@ -215,7 +215,7 @@ class NewMessage(msgspec.Struct, frozen=True, gc=False):
 
 
 class SendBatch(msgspec.Struct, frozen=True):
-    """Messages for one queue, in order. At most ``Capabilities.max_batch``.
+    """Messages for one queue, in order. At most ``Capabilities.best_batch``.
 
     Attributes:
         epoch: If not 0: refuse (``StaleSettingsError``) unless the settings are of this epoch.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from leanmq.api import Message, Moment, Outgoing, Overflow, QueueInfo, QueueName, Seconds, T
 from leanmq.backends.protocol import Backend, Capabilities, QueueRef, Settings
@@ -19,6 +19,9 @@ from leanmq.policy.queue import QueueHandle
 from leanmq.policy.steps import drive
 from leanmq.policy.transaction import TransactionLogic
 from leanmq.sources import ConfigSource
+
+if TYPE_CHECKING:
+    from leanmq.sharding.queue import ShardedQueueHandle
 
 __all__ = ["LeanMQ", "Transaction"]
 
@@ -98,6 +101,7 @@ class LeanMQ:
         )
         self._backend = open_backend(asked.url, backend, asked.options, client)
         self._core = ClientCore(describe(asked.url, self._backend), asked.terms)
+        self._beside: tuple[Backend, ClientCore] | None = None
 
     @classmethod
     def from_config(cls, source: ConfigSource, **keywords: Any) -> Self:
@@ -178,6 +182,65 @@ class LeanMQ:
         )
         ref = ref_of(name, self._core.terms.prefix)
         return QueueHandle(self._backend, QueueLogic(self._core, ref, asked, codec_for(type)))
+
+    def sharded_queue(
+        self,
+        name: QueueName,
+        *,
+        shards: int = 64,
+        type: type[T] | None = None,
+        lease: Seconds | None = None,
+        max_deliveries: int | None = None,
+        overflow: Overflow | None = None,
+        max_payload_bytes: int | None = None,
+        dedup_window: Seconds | None = None,
+        slot: str | None = None,
+    ) -> ShardedQueueHandle[T]:
+        """A queue in shards, on this deployment alone. See ``queue`` for all but ``shards``.
+
+        Messages of one ``key`` are in one shard, in order; those without a key go round. On a
+        cluster the shards are spread over its nodes, so that one queue can do more than one
+        server. For several deployments see ``leanmq.ShardedQueue``. Does no I/O.
+
+        Args:
+            name: 1 to 200 ASCII letters, digits and ``. _ : / -``.
+            shards: How many; they stay as many. Opening the queue with another number raises
+                QueueSettingsError at its first use.
+
+        Examples:
+            >>> with LeanMQ("memory://") as mq:
+            ...     orders = mq.sharded_queue("orders", shards=8)
+            ...     _ = orders.send_message({"id": 7}, key="customer 12")
+            ...     [message.data for message in orders.get_messages()]
+            [{'id': 7}]
+        """
+        from leanmq.sharding.queue import ShardedQueueHandle  # not above: most need none
+
+        self._core.check_open()
+        asked = settings_of(
+            lease=lease,
+            max_deliveries=max_deliveries,
+            overflow=overflow,
+            max_payload_bytes=max_payload_bytes,
+            dedup_window=dedup_window,
+            slot=slot,
+            shards=shards,
+        )
+        ref = ref_of(name, self._core.terms.prefix)
+        router, core = self._sharding()
+        return ShardedQueueHandle(router, QueueLogic(core, ref, asked, codec_for(type)))
+
+    def _sharding(self) -> tuple[Backend, ClientCore]:
+        """A router, and its core: of this client, or over its backend alone."""
+        from leanmq.sharding.router import ConsistentHashRouter
+
+        if isinstance(self._backend, ConsistentHashRouter):
+            return self._backend, self._core
+        if self._beside is None:
+            router = ConsistentHashRouter.alone(self._backend, self._core.name)
+            core = ClientCore(self._core.name, self._core.terms, beside=self._core)
+            self._beside = router, core
+        return self._beside
 
     def _handle(self, ref: QueueRef) -> QueueHandle[Any]:
         return QueueHandle(self._backend, QueueLogic(self._core, ref, Settings()))

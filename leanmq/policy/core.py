@@ -35,6 +35,7 @@ from leanmq.policy.inflight import InFlight
 from leanmq.policy.names import ref_of
 from leanmq.policy.patience import Patience
 from leanmq.policy.steps import Ask, Steps
+from leanmq.sharding.names import fold
 
 __all__ = ["DEADLINE", "ClientCore", "ClientTerms"]
 
@@ -61,19 +62,40 @@ class ClientTerms:
     retry_interval: float | None = None
 
 
+@attrs.define
+class _Life:
+    """Of a client: whether it is over."""
+
+    over: bool = False
+
+
 class ClientCore:
     """The state of a client and the steps that every operation begins with."""
 
-    def __init__(self, name: str, terms: ClientTerms, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        terms: ClientTerms,
+        clock: Clock | None = None,
+        *,
+        beside: ClientCore | None = None,
+    ) -> None:
+        """``beside`` is the core of the same client for another backend: what kills its process
+        kills what both hold, and it is closed as one."""
         self.name = name
         self.terms = terms
-        self.clock: Clock = clock or SystemClock()
-        self.inflight = InFlight(self.clock)
+        self.clock: Clock = clock or (beside.clock if beside else SystemClock())
+        self.inflight: InFlight = beside.inflight if beside else InFlight(self.clock)
         self.capabilities: Capabilities | None = None
-        self.closed = False
+        self._life: _Life = beside._life if beside else _Life()
         self._declared: dict[str, Declared] = {}
         self._remembered: dict[str, Settings] = {}  # of queues that may vanish
         self._agreed: set[tuple[str, Settings]] = set()  # asked for, and found so
+
+    @property
+    def closed(self) -> bool:
+        """Whether the client was closed."""
+        return self._life.over
 
     def patience(self) -> Patience:
         """For one operation."""
@@ -101,7 +123,7 @@ class ClientCore:
 
     def close(self) -> Steps[None]:
         """Close the backend; calls that wait end within a slice."""
-        self.closed = True
+        self._life.over = True
         yield Ask("close")
 
     def declare(self, queue: QueueRef, asked: Settings) -> Steps[Declared]:
@@ -206,17 +228,21 @@ class ClientCore:
         return _info_of(queue, stats)
 
     def list_queues(self) -> Steps[list[QueueInfo]]:
-        """Every queue, and its dead letters."""
+        """Every queue, and its dead letters; one in shards is one."""
+        listed = yield from self._listed()
+        return [_info_of(ref, stats) for ref, stats in fold(listed.queues).queues]
+
+    def _listed(self) -> Steps[Listed]:
         yield from self.open()
         listed: Listed = yield from self.persist("list", ListQueues())
-        return [_info_of(ref, stats) for ref, stats in listed.queues]
+        return listed
 
     def process_expired(self) -> Steps[int]:
         """Delete what has expired, in every queue."""
         count = 0
-        for info in (yield from self.list_queues()):
-            if not info.is_dlq:
-                request = Purge(QueueRef(info.name), expired=True)
+        for ref, _ in (yield from self._listed()).queues:
+            if not ref.dead:
+                request = Purge(ref, expired=True)
                 try:
                     purged: Purged = yield from self.persist("purge", request)
                 except QueueNotFoundError:  # deleted meanwhile
@@ -252,6 +278,12 @@ def _compare(name: str, asked: Settings, stored: Settings) -> None:
     for setting, wanted in attrs.asdict(asked).items():
         found = getattr(stored, setting)
         if wanted is not None and wanted != found:
+            if setting == "shards":
+                raise QueueSettingsError(
+                    f"queue {name!r} has {found} shards, you asked for {wanted}; open it with "
+                    f"shards={found}: they stay as many, unless you delete the queue first",
+                    queue=name,
+                )
             raise QueueSettingsError(
                 f"queue {name!r} exists with {setting}={_show(found)}, you asked for "
                 f"{setting}={_show(wanted)}; open it without {setting}, change it by "
@@ -282,4 +314,5 @@ def _info_of(ref: QueueRef, stats: QueueStats) -> QueueInfo:
         max_payload_bytes=settings.max_payload_bytes or 0,
         dedup_window=settings.dedup_window or 0.0,
         slot=settings.slot or ref.name,
+        shards=settings.shards or 0,
     )

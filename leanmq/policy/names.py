@@ -147,6 +147,7 @@ def settings_of(
     max_payload_bytes: int | None = None,
     dedup_window: Seconds | None = None,
     slot: str | None = None,
+    shards: int | None = None,
 ) -> Settings:
     """Settings as given, checked.
 
@@ -166,6 +167,7 @@ def settings_of(
         max_payload_bytes=_number(max_payload_bytes, "max_payload_bytes", 1, 500 * 1024 * 1024),
         dedup_window=_span(dedup_window, "dedup_window", 0.05, 30 * DAY),
         slot=None if slot is None else check_name(slot, "slot"),
+        shards=_number(shards, "shards", 1, 4_096),
     )
 
 

@@ -74,8 +74,7 @@ class Sending(QueuePolicy):
             )
         ids: list[str] = []
         iterator = iter(items)
-        capabilities = yield from self.core.open()
-        most = min(capabilities.best_batch, capabilities.max_batch)
+        most = (yield from self.core.open()).best_batch
         while True:
             chunk: list[NewMessage] = []
             try:
@@ -174,10 +173,21 @@ class Sending(QueuePolicy):
                 return results
             try:
                 yield patience.pause(_error_at(results, places[0]))
+                if not self.core.closed:
+                    known = yield from self._mend(known, [results[place] for place in places])
             except LeanMQError:
                 return results
             if self.core.closed:
                 return results
+
+    def _mend(self, known: Declared, results: Sequence[SendResult]) -> Steps[Declared]:
+        """Before a part of the messages is sent again: the settings to send them by."""
+        if any(isinstance(result, QueueNotFoundError) for result in results):
+            yield from self.core.vanished(self.ref, self.asked)
+            return (yield from self.core.declare(self.ref, self.asked))
+        if any(isinstance(result, StaleSettingsError) for result in results):
+            return (yield from self.core.refresh(self.ref))
+        return known
 
     def _again(
         self, messages: Sequence[NewMessage], results: Sequence[SendResult], *, block: bool
@@ -188,7 +198,13 @@ class Sending(QueuePolicy):
         known = {p for p in in_doubt if (terms := messages[p].terms) and terms.dedup_id}
         if in_doubt - known:
             return sorted(known)
-        passing = (UnreachableError, QueueFullError) if block else (UnreachableError,)
+        passing: tuple[type[LeanMQError], ...] = (
+            UnreachableError,
+            StaleSettingsError,
+            QueueNotFoundError,
+        )
+        if block:
+            passing = (*passing, QueueFullError)
         return sorted(known | {p for p, r in enumerate(results) if isinstance(r, passing)})
 
     def fitting(self, messages: Sequence[NewMessage], first: int | None = None) -> Steps[Declared]:

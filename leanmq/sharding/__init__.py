@@ -1,1 +1,1 @@
-"""One logical queue over many shards: which shard a key has, and where each shard is."""
+"""Routers and placement: backends made of backends."""

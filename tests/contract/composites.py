@@ -1,17 +1,13 @@
-"""Backends made of backends, which keep the seam honest.
+"""A backend made of a backend, which keeps the seam honest.
 
-``PassThrough`` rewrites every id and receipt: nothing above the seam may know their form.
-``Split`` spreads the messages of each queue over two backends, as a router would.
-Each is written once, as a plan: a generator that yields (part, method, request).
+``PassThrough`` rewrites every id and receipt: nothing above the seam may know their form. It is
+written once, as a plan: a generator that yields (part, method, request).
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Sequence
-from itertools import zip_longest
 from typing import Any, Protocol, TypeAlias, TypeVar
-from zlib import crc32
 
 import attrs
 from msgspec.structs import replace
@@ -37,20 +33,16 @@ from leanmq.backends.protocol import (
     Peeked,
     Purge,
     Purged,
-    QueueRef,
     QueueStats,
-    Receive,
     Redrive,
     Redriven,
     SendBatch,
     Sent,
-    Settlement,
-    Standing,
     Stats,
     Stored,
     Transact,
 )
-from leanmq.errors import CrossSlotTransactionError, QueueNotFoundError, TransactionError
+from leanmq.errors import TransactionError
 
 T = TypeVar("T")
 Plan: TypeAlias = Generator[tuple[int, str, Any], Any, T]
@@ -180,219 +172,6 @@ class PassThrough:
     def stats(self, request: Stats) -> Plan[QueueStats]:
         result: QueueStats = yield 0, "stats", request
         return result
-
-
-class Split:
-    """Two parts; the messages of a queue alternate between them."""
-
-    parts = 2
-    marks = ("left~", "right~")
-
-    def __init__(self) -> None:
-        self._next_send: dict[Any, int] = {}
-        self._next_receive: dict[Any, int] = {}
-        self._right_epochs: dict[tuple[str, int], int] = {}  # by queue and left epoch
-
-    def open(self) -> Plan[Capabilities]:
-        left: Capabilities = yield 0, "open", None
-        yield 1, "open", None
-        # In order only while nothing comes twice: two queues cannot be merged again.
-        # Nor can two queues keep one bound together.
-        name = f"split over {left.name} and another"
-        return attrs.evolve(left, name=name, ordered=False, bounds=False)
-
-    def declare(self, request: Declare) -> Plan[Declared]:
-        left: Declared = yield 0, "declare", request
-        right: Declared = yield 1, "declare", request
-        self._right_epochs[request.name, left.epoch] = right.epoch
-        return attrs.evolve(left, created=left.created or right.created)
-
-    def drop(self, request: Drop) -> Plan[Dropped]:
-        dead = 0
-        if not request.dead_letters:
-            for part in (0, 1):
-                dead += yield from self._dead_letters(part, request.name)
-        if dead:
-            return Dropped(True, dead)
-        left: Dropped = yield 0, "drop", request
-        right: Dropped = yield 1, "drop", request
-        return Dropped(left.existed or right.existed)
-
-    def _dead_letters(self, part: int, name: str) -> Plan[int]:
-        try:
-            stats: QueueStats = yield part, "stats", Stats(QueueRef(name, dead=True))
-        except QueueNotFoundError:
-            return 0
-        return stats.ready + stats.in_flight + stats.delayed
-
-    def alter(self, request: Alter) -> Plan[Declared]:
-        left: Declared = yield 0, "alter", request
-        right: Declared = yield 1, "alter", request
-        self._right_epochs[request.name, left.epoch] = right.epoch
-        return left
-
-    def list(self, request: ListQueues) -> Plan[Listed]:
-        left: Listed = yield 0, "list", request
-        right: Listed = yield 1, "list", request
-        others = dict(right.queues)
-        both = [(ref, _sum(stats, others[ref])) for ref, stats in left.queues if ref in others]
-        return Listed(both)
-
-    def send(self, batch: SendBatch) -> Plan[Sent]:
-        turn = self._next_send.get(batch.queue, 0)
-        places: tuple[list[int], list[int]] = ([], [])
-        for place, message in enumerate(batch.messages):
-            if message.terms and message.terms.dedup_id:  # where it would have gone before
-                part = crc32(message.terms.dedup_id.encode()) % 2
-            else:
-                part, turn = turn, 1 - turn
-            places[part].append(place)
-        self._next_send[batch.queue] = turn
-        results: list[Any] = [None] * len(batch.messages)
-        epochs = [batch.epoch, self._right_epochs.get((batch.queue.name, batch.epoch), 0)]
-        for part in (0, 1):
-            if not places[part]:
-                continue
-            chosen = [batch.messages[place] for place in places[part]]
-            sent: Sent = yield part, "send", SendBatch(batch.queue, chosen, epochs[part])
-            epochs[1] = 0  # what is stored cannot be refused any more
-            for place, result in zip(places[part], sent.results, strict=True):
-                results[place] = self.marks[part] + result if isinstance(result, str) else result
-        return Sent(results)
-
-    def transact(self, request: Transact) -> Plan[Sent]:
-        parts = {
-            part
-            for settlement in request.acknowledge
-            for part, _ in self._by_part(settlement.messages)
-        }
-        if len(parts) > 1:
-            raise CrossSlotTransactionError("the messages are in both parts; use two transactions")
-        part = parts.pop() if parts else 0
-        mark = self.marks[part]
-        acknowledge = [
-            replace(s, messages=[_in(h, mark) for h in s.messages]) for s in request.acknowledge
-        ]
-        sent: Sent = yield from _transact(part, Transact(request.sends, acknowledge), mark)
-        return Sent([mark + str(r) for r in sent.results])
-
-    def peek(self, request: Peek) -> Plan[Peeked]:
-        found: list[Stored] = []
-        for part, mark in enumerate(self.marks):
-            inner = request
-            if request.ids is not None:
-                ids = [t.removeprefix(mark) for t in request.ids if t.startswith(mark)]
-                inner = attrs.evolve(request, ids=ids)
-            result: Peeked = yield part, "peek", inner
-            found += [_show(stored, mark) for stored in result.messages]
-        return Peeked(found if request.ids is not None else found[: request.count])
-
-    def redrive(self, request: Redrive) -> Plan[Redriven]:
-        standings: list[Standing] = [Standing.GONE] * len(request.messages)
-        for part, places in self._by_part(request.messages):
-            messages = [_in(request.messages[p], self.marks[part]) for p in places]
-            result: Redriven = yield part, "redrive", attrs.evolve(request, messages=messages)
-            for place, standing in zip(places, result.standings, strict=True):
-                standings[place] = standing
-        return Redriven(standings)
-
-    def purge(self, request: Purge) -> Plan[Purged]:
-        left: Purged = yield 0, "purge", request
-        right: Purged = yield 1, "purge", request
-        return Purged(left.count + right.count)
-
-    def exchange(self, request: Exchange) -> Plan[Exchanged]:
-        settled = []
-        for settlement in request.settle:
-            settled.append((yield from self._settle(settlement)))
-        result = Exchanged()
-        for receive in request.receive:
-            result = yield from self._wait(receive, request.wait)
-        return replace(result, settled=settled)
-
-    def _settle(self, settlement: Settlement) -> Plan[Sequence[Standing]]:
-        standings: list[Standing] = [Standing.GONE] * len(settlement.messages)
-        for part, places in self._by_part(settlement.messages):
-            messages = [_in(settlement.messages[p], self.marks[part]) for p in places]
-            inner = replace(settlement, messages=messages)
-            result: Exchanged = yield part, "exchange", Exchange((inner,))
-            for place, standing in zip(places, result.settled[0], strict=True):
-                standings[place] = standing
-        return standings
-
-    def _by_part(self, messages: Sequence[Held]) -> Sequence[tuple[int, Sequence[int]]]:
-        places = [
-            (part, [p for p, held in enumerate(messages) if held.id.startswith(mark)])
-            for part, mark in enumerate(self.marks)
-        ]
-        return [(part, found) for part, found in places if found]
-
-    def _wait(self, receive: Receive, wait: float) -> Plan[Exchanged]:
-        ends = time.monotonic() + wait
-        result = yield from self._both(receive)
-        while not (result.deliveries or result.more or result.buried or time.monotonic() >= ends):
-            for part in (0, 1):
-                left = min(0.01, max(ends - time.monotonic(), 0))
-                result = yield from self._one(part, receive, receive.count, left)
-                if result.deliveries or result.buried:
-                    return result
-        return result
-
-    def _both(self, receive: Receive) -> Plan[Exchanged]:
-        first = self._next_receive.get(receive.queue, 0)
-        halves = ((receive.count + 1) // 2, receive.count // 2)
-        got: list[Exchanged] = []
-        for turn, part in enumerate((first, 1 - first)):
-            count = halves[turn]
-            if turn == 1 and got[0].deliveries:
-                receive = replace(receive, alone=False)
-            if turn == 1 and len(got[0].deliveries) < halves[0]:
-                count = receive.count - len(got[0].deliveries)
-            if not count or any(d.suspect for r in got for d in r.deliveries):
-                break
-            got.append((yield from self._one(part, receive, count, 0.0)))
-        rows = zip_longest(*(result.deliveries for result in got))
-        deliveries = [d for row in rows for d in row if d is not None]
-        self._next_receive[receive.queue] = (first + len(deliveries)) % 2
-        return Exchanged(
-            deliveries=deliveries,
-            more=any(result.more for result in got),
-            suspects=any(result.suspects for result in got),
-            lease=got[0].lease,
-            buried=[one for result in got for one in result.buried],
-        )
-
-    def _one(self, part: int, receive: Receive, count: int, wait: float) -> Plan[Exchanged]:
-        mark = self.marks[part]
-        held = [text.removeprefix(mark) for text in receive.held if text.startswith(mark)]
-        inner = replace(receive, held=held, count=count)
-        result: Exchanged = yield part, "exchange", Exchange((), (inner,), wait)
-        return _marked(result, mark)
-
-    def extend(self, request: Extend) -> Plan[Extended]:
-        standings: list[Standing] = [Standing.GONE] * len(request.messages)
-        lease = 0.0
-        for part, places in self._by_part(request.messages):
-            messages = [_in(request.messages[p], self.marks[part]) for p in places]
-            result: Extended = yield part, "extend", Extend(request.queue, messages)
-            lease = result.lease
-            for place, standing in zip(places, result.standings, strict=True):
-                standings[place] = standing
-        return Extended(standings, lease)
-
-    def stats(self, request: Stats) -> Plan[QueueStats]:
-        left: QueueStats = yield 0, "stats", request
-        right: QueueStats = yield 1, "stats", request
-        return _sum(left, right)
-
-
-def _sum(left: QueueStats, right: QueueStats) -> QueueStats:
-    return attrs.evolve(
-        left,
-        ready=left.ready + right.ready,
-        in_flight=left.in_flight + right.in_flight,
-        delayed=left.delayed + right.delayed,
-    )
 
 
 @attrs.frozen

@@ -27,28 +27,36 @@ from leanmq import (
     StoredMessage,
     Transaction,
 )
+from leanmq.aio.router import AsyncConsistentHashRouter, AsyncRoundRobinRouter
 from leanmq.api import MessageRefs, QueueName, Seconds
 from leanmq.backends import memory
 from leanmq.backends.protocol import Backend, Capabilities, SendBatch
 from leanmq.backends.registry import Options, open_async_backend, open_backend
-from leanmq.backends.streams.keys import GROUP, queue_keys, registry_key
+from leanmq.backends.streams.keys import GROUP, QueueKeys, queue_keys, registry_key
+from leanmq.sharding.names import shard_name
+from leanmq.sharding.router import ConsistentHashRouter, RoundRobinRouter
+from leanmq.sharding.tags import shard_tags
 from leanmq.testing import ManualClock
-from tests.contract.composites import AsyncComposedBackend, ComposedBackend, PassThrough, Split
+from tests.contract.composites import AsyncComposedBackend, ComposedBackend, PassThrough
 from tests.docs.pages import ROOT, run
 from tests.support import running
 from tests.support.topology import Topology
 
 T = TypeVar("T")
 
-SUBJECTS = ("memory", "redis", "sentinel", "cluster", "pass-through", "split")
 SERVERS = ("redis", "sentinel", "cluster")
+ROUTERS = ("hash-memory", "round-memory", "hash-redis", "round-redis", "hash-cluster")
+"""Routers: by consistent hashing or round robin, over nodes in memory, three servers, a cluster."""
+
+SUBJECTS = ("memory", *SERVERS, "pass-through", *ROUTERS)
+IN_MEMORY = ("memory", "pass-through", "hash-memory", "round-memory")
+SHARDS = 4
+"""Shards of the queues of a router: enough that they are on several nodes."""
+
 WORLDS = ("sync", "asyncio")
 DOCUMENTED = "documented"
 """The backend whose code is on the page for those who write one; runs if asked for by name."""
-COMPOSITES: dict[str, type[PassThrough] | type[Split]] = {
-    "pass-through": PassThrough,
-    "split": Split,
-}
+PASS_THROUGH = "pass-through"
 
 
 @cache
@@ -299,9 +307,9 @@ class Harness:
     def __init__(self, subject: str, world: str) -> None:
         self.subject, self.world = subject, world
         self.prefix = f"t{secrets.token_hex(5)}:"
-        self.topology: Topology | None = (
-            running.get(cast("running.Kind", subject)) if subject in SERVERS else None
-        )
+        self.router, _, where = subject.rpartition("-") if subject in ROUTERS else ("", "", "")
+        self.topologies = _topologies(where or subject, 3 if self.router else 1)
+        self.topology = self.topologies[0] if self.topologies else None
         self._threads = Threads()
         self._clients: list[Client] = []
         self._stack = ExitStack()
@@ -319,18 +327,35 @@ class Harness:
         return self.topology.url if self.topology else f"memory://{self.prefix[:-1]}"
 
     @property
-    def _urls(self) -> list[str]:
-        parts = Split.parts if self.subject == "split" else 1
-        return [f"{self.url}{part or ''}" for part in range(parts)]
+    def urls(self) -> list[str]:
+        """Of all nodes: of routers there are some."""
+        if self.topologies:
+            return [topology.url for topology in self.topologies]
+        return [f"{self.url}{node or ''}" for node in range(3 if self.router else 1)]
+
+    @property
+    def nodes(self) -> dict[str, str]:
+        """The nodes of a router by name."""
+        return {f"node{number}": url for number, url in enumerate(self.urls)}
 
     def client(self, **options: Any) -> Client:
         """A new client of the same storage. Closed after the test."""
+        if self.router:
+            return self._client({"backend": self.router_backend()} | options)
         if self.subject == DOCUMENTED:
             inner = open_backend(self.url, None, Options(prefix=self.prefix))
             return self._client({"backend": _documented()(inner)} | options)
-        if self.subject not in COMPOSITES:
+        if self.subject != PASS_THROUGH:
             return self._client({"url": self.url, "prefix": self.prefix} | options)
-        return self._client(self._composed(COMPOSITES[self.subject](), options))
+        return self._client(self._composed(PassThrough(), options))
+
+    def router_backend(self) -> Any:
+        """A new router over the subject's nodes."""
+        if self.router == "hash":
+            kind: Any = ConsistentHashRouter if self.world == "sync" else AsyncConsistentHashRouter
+            return kind(self.nodes, shards=SHARDS, prefix=self.prefix)
+        kind = RoundRobinRouter if self.world == "sync" else AsyncRoundRobinRouter
+        return kind(self.nodes, prefix=self.prefix)
 
     def configured(self, source: Any, **keywords: Any) -> Client:
         """A client as a configuration says (None: the environment), with the test's prefix."""
@@ -342,7 +367,8 @@ class Harness:
 
     def watched(self, watch: Callable[[SendBatch], object], **options: Any) -> Client:
         """A client whose every send is shown to ``watch`` before it is carried out."""
-        plan: Any = COMPOSITES.get(self.subject, PassThrough)()
+        router = self.router_backend() if self.router else None
+        plan: Any = router.routing if router else PassThrough()
         send = plan.send
 
         def shown(batch: SendBatch) -> Any:
@@ -350,6 +376,8 @@ class Harness:
             return send(batch)
 
         plan.send = shown
+        if router:
+            return self._client({"backend": router} | options)
         return self._client(self._composed(plan, options))
 
     def _client(self, where: dict[str, Any]) -> Client:
@@ -362,12 +390,12 @@ class Harness:
         self._clients.append(client)
         return client
 
-    def _composed(self, plan: PassThrough | Split, options: dict[str, Any]) -> dict[str, Any]:
+    def _composed(self, plan: PassThrough, options: dict[str, Any]) -> dict[str, Any]:
         inner = Options(prefix=self.prefix)
         if self.world == "sync":
-            parts = [open_backend(url, None, inner) for url in self._urls]
+            parts = [open_backend(self.url, None, inner)]
             return {"backend": ComposedBackend(plan, parts), **options}
-        async_parts = [open_async_backend(url, None, inner) for url in self._urls]
+        async_parts = [open_async_backend(self.url, None, inner)]
         return {"backend": AsyncComposedBackend(plan, async_parts), **options}
 
     async def run(self, call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
@@ -376,51 +404,77 @@ class Harness:
 
     # What users cannot do, done to the storage itself.
 
+    def in_order(self, values: Iterable[T], key: Callable[[T], Any] | None = None) -> list[T]:
+        """Values as they came; sorted where parts of a queue have orders of their own."""
+        sort: Any = sorted
+        return sort(values, key=key) if self.router else list(values)
+
+    def stored(self, name: str, slot: str | None = None) -> list[QueueKeys]:
+        """The keys of a queue: of each shard, if it is in shards."""
+        slot = slot or name
+        if self.router != "hash":
+            return [queue_keys(self.prefix, name, slot)]
+        tags = shard_tags(slot, SHARDS)
+        return [queue_keys(self.prefix, shard_name(name, n), tag) for n, tag in enumerate(tags)]
+
     async def inject(
         self, name: str, body: bytes, entry: str = "*", slot: str | None = None, **fields: str
     ) -> None:
         """Put a raw body into a queue, behind the library's back."""
-        key = queue_keys(self.prefix, name, slot or name).live.stream
         others = [word for pair in fields.items() for word in pair]
-        await self._raw("XADD", key, entry, "b", body, *others, parts=1)
+        key, node = await self._somewhere(name, slot)
+        await self._run_on(node, "XADD", key, entry, "b", body, *others)
+
+    async def _somewhere(self, name: str, slot: str | None = None) -> tuple[str, int]:
+        """The stream of a queue on a node that has it, or of a shard."""
+        for keys in self.stored(name, slot):
+            for node in range(len(self.urls)):
+                if await self._run_on(node, "EXISTS", keys.live.stream):
+                    return keys.live.stream, node
+        return self.stored(name, slot)[0].live.stream, 0
 
     async def make_older_queue(self, name: str) -> None:
         """Leave what LeanMQ 0.2.0 left of a queue with a message."""
-        await self._raw("SADD", f"{self.prefix}registry", f"{self.prefix}{name}", parts=1)
-        await self._raw("XADD", f"{self.prefix}{name}", "*", "data", '{"a": 1}', parts=1)
+        await self._run_on(0, "SADD", f"{self.prefix}registry", f"{self.prefix}{name}")
+        await self._run_on(0, "XADD", f"{self.prefix}{name}", "*", "data", '{"a": 1}')
 
     async def older_messages(self, name: str) -> list[Any]:
         """What is left of it."""
-        [messages] = await self._raw("XRANGE", f"{self.prefix}{name}", "-", "+", parts=1)
-        return list(messages)
+        return list(await self._run_on(0, "XRANGE", f"{self.prefix}{name}", "-", "+"))
 
     async def destroy_groups(self, name: str) -> None:
         """Destroy the consumer groups of a queue."""
-        keys = queue_keys(self.prefix, name, name)
-        for key in (keys.live.stream, keys.dead.stream):
-            await self._raw("XGROUP", "DESTROY", key, GROUP)
+        for keys in self.stored(name):
+            for key in (keys.live.stream, keys.dead.stream):
+                for node in range(len(self.urls)):
+                    if await self._run_on(node, "EXISTS", key):
+                        await self._run_on(node, "XGROUP", "DESTROY", key, GROUP)
 
     async def wipe(self, name: str) -> None:
         """Delete the keys of a queue, as an eviction or FLUSHALL would."""
-        await self._raw("DEL", *queue_keys(self.prefix, name, name).all())
+        for keys in self.stored(name):
+            await self._raw("DEL", *keys.all())
 
     async def keys(self, name: str = "orders", slot: str | None = None) -> list[str]:
         """Which keys of a queue exist, the registry among them."""
-        keys = (*queue_keys(self.prefix, name, slot or name).all(), registry_key(self.prefix))
-        return [key for key in keys if any(await self._raw("EXISTS", key))]
+        names = [key for keys in self.stored(name, slot) for key in keys.all()]
+        if self.router != "hash":  # its nodes' ids are there
+            names.append(registry_key(self.prefix))
+        return [key for key in names if any(await self._raw("EXISTS", key))]
 
     async def consumers(self, name: str) -> int:
-        """How many consumer names the server knows of a queue (on its first part)."""
-        key = queue_keys(self.prefix, name, name).live.stream
-        return len((await self._raw("XINFO", "CONSUMERS", key, GROUP, parts=1))[0])
+        """How many consumer names the server knows of a queue (of a part of it)."""
+        key, node = await self._somewhere(name)
+        return len(await self._run_on(node, "XINFO", "CONSUMERS", key, GROUP))
 
     async def dedup_ids(self, name: str = "orders") -> int:
         """How many dedup ids are kept for a queue."""
-        keys = queue_keys(self.prefix, name, name).live
-        scores, known = await self._raw("ZCARD", keys.dedup), await self._raw("HLEN", keys.known)
-        assert scores == known
-        total: int = sum(scores)
-        return total - len(scores)  # each has a placeholder
+        total = 0
+        for keys in self.stored(name):
+            scores = await self._raw("ZCARD", keys.live.dedup)
+            assert scores == await self._raw("HLEN", keys.live.known)
+            total += sum(score - 1 for score in scores if score)  # each has a placeholder
+        return total
 
     def advance(self, seconds: float) -> None:
         """Put the clock of a memory server forward (for the rest of the test)."""
@@ -447,23 +501,33 @@ class Harness:
         now, microseconds = await asyncio.to_thread(self.servers.ask, node, "TIME")
         return int(now) + int(microseconds) / 1_000_000
 
-    async def _raw(self, *command: Any, parts: int | None = None) -> list[Any]:
-        """Run a command where the key in its second or third place lives; on every part."""
+    async def _raw(self, *command: Any) -> list[Any]:
+        """Run a command on every node."""
+        return [await self._run_on(node, *command) for node in range(len(self.urls))]
+
+    async def _run_on(self, number: int, *command: Any) -> Any:
+        """Run a command on a node, where the key in its second or third place lives."""
+        if not self.topologies:
+            name = self.urls[number].removeprefix("memory://")
+            return memory.server(name).execute(*command)
+        topology = self.topologies[number]
         key = next(str(word) for word in command if str(word).startswith(self.prefix))
-        if self.topology is not None:
-            topology = self.topology
-            node = topology.primary_for(key)
-            return [await asyncio.to_thread(topology.ask, node, *command)]
-        names = [url.removeprefix("memory://") for url in self._urls[:parts]]
-        return [memory.server(name).execute(*command) for name in names]
+        return await asyncio.to_thread(topology.ask, topology.primary_for(key), *command)
 
     async def _close(self) -> None:
         for client in self._clients:
             await client.close()
         self._threads.stop()
         self._stack.close()
-        if self.topology is not None:
-            await asyncio.to_thread(self.topology.heal)
+        for topology in self.topologies:
+            await asyncio.to_thread(topology.heal)
+
+
+def _topologies(kind: str, number: int) -> list[Topology]:
+    """The servers of a kind; one cluster is enough nodes."""
+    if kind == "redis":
+        return [running.get("redis", copy) for copy in range(number)]
+    return [running.get(cast("running.Kind", kind))] if kind in SERVERS else []
 
 
 @asynccontextmanager

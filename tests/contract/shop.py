@@ -30,9 +30,9 @@ __all__ = [
 SLOT = "shop"
 
 on_servers = pytest.mark.on(*SERVERS)
-# Messages of one transaction may be in both parts of a split queue, which it says.
+# Messages of one transaction may be on several nodes of a router, which it says.
 in_one_place = pytest.mark.on("memory", "redis", "sentinel", "cluster", "pass-through")
-# Nor can the two parts keep one bound.
+# Nor can its nodes keep one bound.
 keeps_bounds = in_one_place
 
 

@@ -17,7 +17,7 @@ from leanmq import (
     QueueFullError,
     UnsupportedError,
 )
-from tests.contract.harness import Client, Harness, drain, eventually
+from tests.contract.harness import ROUTERS, Client, Harness, drain, eventually
 
 bounded = pytest.mark.on("memory", "redis", "sentinel", "cluster", "pass-through")
 """Where ``Capabilities.bounds`` is declared: two queues cannot keep one bound together."""
@@ -230,7 +230,7 @@ async def test_without_a_bound_there_is_none(mq: Client) -> None:
     assert await count(queue) == 1_200
 
 
-@pytest.mark.on("split")
+@pytest.mark.on(*ROUTERS)
 async def test_a_backend_that_cannot_keep_a_bound_says_so(mq: Client, queue: AsyncQueue) -> None:
     with pytest.raises(UnsupportedError, match=r"bound of queue 'orders'.*without max_length"):
         await mq.queue("orders", max_length=5).send_message("x")

@@ -115,21 +115,27 @@ async def test_an_iterable_is_read_one_chunk_ahead_at_most(harness: Harness) -> 
 
     def items() -> Iterator[int]:
         nonlocal read
-        for n in range(1_700):
+        for n in range(3 * chunk + 200):
             read += 1
             yield n
 
-    ids = await harness.watched(watch).queue("orders").send_messages(items())
+    mq = harness.watched(watch)
+    chunk = (await mq.open()).best_batch
+    ids = await mq.queue("orders").send_messages(items())
 
-    assert len(ids) == 1_700
-    assert ahead == [500, 500, 500, 200]
+    assert len(ids) == 3 * chunk + 200
+    assert ahead == [chunk, chunk, chunk, 200]
 
 
-async def test_an_endless_iterable_is_sent_until_it_raises(queue: AsyncQueue) -> None:
+async def test_an_endless_iterable_is_sent_until_it_raises(
+    mq: Client, queue: AsyncQueue, harness: Harness
+) -> None:
+    chunk = (await mq.open()).best_batch
+
     def items() -> Iterator[int]:
         n = 0
         while True:
-            if n == 1_250:
+            if n == 2 * chunk + 250:
                 raise OSError("no more")
             yield n
             n += 1
@@ -137,10 +143,11 @@ async def test_an_endless_iterable_is_sent_until_it_raises(queue: AsyncQueue) ->
     with pytest.raises(BulkSendError, match="OSError") as stopped:
         await queue.send_messages(items())
 
-    assert list(stopped.value.confirmed) == list(range(1_000))
-    assert stopped.value.unsent == tuple(range(1_000, 1_250))
+    assert list(stopped.value.confirmed) == list(range(2 * chunk))
+    assert stopped.value.unsent == tuple(range(2 * chunk, 2 * chunk + 250))
     assert isinstance(stopped.value.__cause__, OSError)
-    assert [m.data for m in await drain(queue, 1_000)] == list(range(1_000))
+    got = [m.data for m in await drain(queue, 2 * chunk)]
+    assert harness.in_order(got) == list(range(2 * chunk))
     assert (await queue.get_info()).message_count == 0
 
 
@@ -220,20 +227,21 @@ async def test_a_chunk_with_a_bad_item_is_not_sent_and_the_item_is_named(
 ) -> None:
     bad, key, kind, words = BAD[case]
     queue = mq.queue("orders", max_payload_bytes=500)
+    chunk = (await mq.open()).best_batch
 
     with pytest.raises(kind, match=words):
         await queue.send_messages([*range(3), bad, 5], key=key)
     assert (await queue.get_info()).message_count == 0
 
     with pytest.raises(BulkSendError) as stopped:
-        await queue.send_messages([*range(502), bad, 5], key=key)
+        await queue.send_messages([*range(chunk + 2), bad, 5], key=key)
     error, cause = stopped.value, stopped.value.__cause__
     assert isinstance(cause, kind)
-    assert "item 502" in "\n".join([str(cause), *getattr(cause, "__notes__", ())])
-    assert list(error.confirmed) == list(range(500))
+    assert f"item {chunk + 2}" in "\n".join([str(cause), *getattr(cause, "__notes__", ())])
+    assert list(error.confirmed) == list(range(chunk))
     assert error.unknown == ()
-    assert error.unsent[:3] == (500, 501, 502)
-    assert (await queue.get_info()).message_count == 500
+    assert error.unsent[:3] == (chunk, chunk + 1, chunk + 2)
+    assert (await queue.get_info()).message_count == chunk
 
 
 # --- when it stops

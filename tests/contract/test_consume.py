@@ -11,9 +11,7 @@ from typing import Any
 import pytest
 
 from leanmq import AsyncQueue, ClosedError, Message
-from tests.contract.harness import SERVERS, Client, Harness, eventually
-
-IN_MEMORY = ("memory", "pass-through", "split")
+from tests.contract.harness import IN_MEMORY, SERVERS, Client, Harness, eventually
 
 
 def back_again(queue: AsyncQueue, ready: int) -> Callable[[], Awaitable[bool]]:

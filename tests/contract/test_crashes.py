@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from leanmq import AsyncQueue, Message
-from tests.contract.harness import Client, Harness, drain, eventually
+from tests.contract.harness import IN_MEMORY, Client, Harness, drain, eventually
 
 
 async def test_a_waiting_consumer_takes_over_from_the_dead(mq: Client, harness: Harness) -> None:
@@ -157,7 +157,7 @@ async def test_a_lost_consumer_group_is_made_again_and_nothing_is_skipped(
     await harness.destroy_groups("orders")
 
     messages = await drain(queue, 5)
-    assert [m.data for m in messages] == list(range(5))
+    assert harness.in_order([m.data for m in messages]) == list(range(5))
 
 
 async def test_a_queue_that_vanished_works_again_as_it_was(
@@ -209,9 +209,6 @@ async def test_what_a_dead_client_held_is_counted_in_flight_until_its_lease_ends
 
     await eventually(all_back, within=6)
     assert (await queue.get_info()).pending_messages == 3
-
-
-IN_MEMORY = ("memory", "pass-through", "split")
 
 
 @pytest.mark.on(*IN_MEMORY)

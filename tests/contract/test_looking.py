@@ -8,9 +8,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from leanmq import AsyncQueue, Outgoing
-from tests.contract.harness import Client, Harness, drain, eventually
+from tests.contract.harness import IN_MEMORY, Client, Harness, drain, eventually
 
-IN_MEMORY = ("memory", "pass-through", "split")
 Make = Callable[[AsyncQueue], Awaitable[str]]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from leanmq import AsyncQueue, CrossSlotError, Message, QueueError, QueueFullError
-from tests.contract.harness import SERVERS, Client, Harness, drain, eventually
+from tests.contract.harness import IN_MEMORY, SERVERS, Client, Harness, drain, eventually
 from tests.contract.test_lost_replies import call_of, lost_reply, warmed_up
 
 
@@ -521,7 +521,7 @@ async def test_what_a_later_version_stored_is_left_to_it(
     assert "secret" not in caplog.text
 
 
-@pytest.mark.on("memory", "pass-through", "split")
+@pytest.mark.on(*IN_MEMORY)
 async def test_what_a_later_version_stored_never_dies_of_those_that_do_not_know_it(
     mq: Client, harness: Harness
 ) -> None:

@@ -216,8 +216,8 @@ async def test_a_transaction_that_is_repeated_with_its_dedup_ids_sends_once(mq: 
     ids = []
     for _ in range(2):
         tx = mq.transaction()
-        tx.send_message(orders, "once", dedup_id="o-7")
-        tx.send_message(mails, "once", dedup_id="m-7")
+        tx.send_message(orders, "once", key="7", dedup_id="o-7")
+        tx.send_message(mails, "once", key="7", dedup_id="m-7")
         ids.append(await tx.execute())
 
     assert ids[0] == ids[1]

@@ -14,6 +14,7 @@ from leanmq import (
 )
 from tests.contract.harness import Client, Harness, drain
 from tests.contract.shop import (
+    SLOT,
     bounded,
     counts,
     in_flight,
@@ -51,7 +52,8 @@ async def test_a_queue_that_vanished_is_made_again_as_it_was(
     orders, mails = shop(mq, "orders", "mails", lease=33)
     await orders.send_message("before")
     await mails.declare()
-    await harness._raw("DEL", *keys_of(harness, "mails").all())
+    for keys in harness.stored("mails", SLOT):
+        await harness._raw("DEL", *keys.all())
 
     with caplog.at_level(logging.WARNING, "leanmq"):
         await send(mq, (orders, 1), (mails, 2))

@@ -18,7 +18,7 @@ from leanmq import (
     QueueSettingsError,
     TransactionError,
 )
-from tests.contract.harness import Client, Harness
+from tests.contract.harness import ROUTERS, Client, Harness
 from tests.contract.shop import (
     bounded,
     counts,
@@ -147,6 +147,7 @@ async def test_what_is_acknowledged_makes_room_in_its_own_queue(mq: Client) -> N
     assert await counts(mails) == [1]
 
 
+@in_one_place
 @pytest.mark.parametrize("kind", ["stream", "due", "payloads", "meta", "dedup", "known"])
 async def test_a_key_of_a_wrong_type_sends_nothing_anywhere(
     mq: Client, harness: Harness, kind: str
@@ -171,6 +172,7 @@ async def test_a_key_of_a_wrong_type_sends_nothing_anywhere(
     await harness._raw("DEL", broken)
 
 
+@in_one_place
 async def test_a_broken_queue_of_a_message_to_acknowledge_sends_nothing(
     mq: Client, harness: Harness
 ) -> None:
@@ -391,7 +393,7 @@ async def test_queues_of_different_slots_are_refused_before_anything_is_sent(
         tx.send_message(orders, "one queue is one slot")
 
 
-@pytest.mark.on("memory", "redis", "sentinel", "pass-through", "split")
+@pytest.mark.on("memory", "redis", "sentinel", "pass-through", *ROUTERS)
 async def test_queues_of_any_slot_share_a_transaction_where_that_can_be(mq: Client) -> None:
     orders, mails = mq.queue("orders"), mq.queue("mails")
     await send(mq, (orders, 1), (mails, 2))

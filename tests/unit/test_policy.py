@@ -16,7 +16,7 @@ from leanmq.backends.streams.keys import queue_keys, registry_key
 from leanmq.policy.encoding import UndecodableError, decode, encode
 from leanmq.policy.names import check_name, ids_of, seconds_of, settings_of, wait_of
 from leanmq.policy.patience import LONGEST_PAUSE, Patience
-from tests.unit.test_inflight import FakeClock
+from tests.support.clock import FakeClock
 
 NAMES = st.text("abcXYZ019._:/-", min_size=1, max_size=30)
 

@@ -22,7 +22,7 @@ from leanmq.policy.core import ClientCore, ClientTerms
 from leanmq.policy.logic import QueueLogic
 from leanmq.policy.steps import Ask, Sleep, Steps
 from leanmq.policy.transaction import TransactionLogic
-from tests.unit.test_inflight import FakeClock
+from tests.support.clock import FakeClock
 
 STORED = Settings(5.0, 3, 0, "raise", 100, 60.0, "shop")
 LOST = OutcomeUnknownError("the reply was lost")

@@ -1,0 +1,114 @@
+"""What may stand for a node of a router: a URL, a backend, or a client that is open already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import attrs
+
+from leanmq.backends.registry import Options, describe, open_async_backend, open_backend
+from leanmq.compat import server_url
+from leanmq.policy.names import options_of
+
+__all__ = ["Member", "NodeOf", "TargetOf", "members_of", "targets_of"]
+
+NodeOf: TypeAlias = Any
+"""A URL, a backend (``Backend`` or ``AsyncBackend``), or a client (``LeanMQ``, ``AsyncLeanMQ``)."""
+
+TargetOf: TypeAlias = "NodeOf | Mapping[str, Any]"
+"""The same, or a dict with ``host`` and ``port``."""
+
+
+@attrs.frozen
+class Member:
+    """A node, opened.
+
+    Attributes:
+        owned: Whether the router closes it.
+    """
+
+    name: str
+    backend: Any
+    display: str
+    owned: bool
+
+
+def members_of(
+    nodes: Mapping[str, NodeOf],
+    prefix: str | None,
+    connection_timeout: float | None,
+    *,
+    asynchronous: bool = False,
+) -> Sequence[Member]:
+    """The nodes of a router. Does no I/O.
+
+    Raises:
+        TypeError: if something cannot be a node.
+        ValueError: if a URL cannot be.
+    """
+    options = options_of(False, prefix, connection_timeout)
+    return [_member(name, node, options, asynchronous) for name, node in nodes.items()]
+
+
+def _member(name: str, node: Any, options: Options, asynchronous: bool) -> Member:
+    world, other = ("AsyncLeanMQ", "LeanMQ") if asynchronous else ("LeanMQ", "AsyncLeanMQ")
+    if isinstance(node, str):
+        backend: Any = (
+            open_async_backend(node, None, options)
+            if asynchronous
+            else open_backend(node, None, options)
+        )
+        return Member(name, backend, describe(node, backend), owned=True)
+    inner = getattr(node, "_backend", None)  # of a client
+    core = getattr(node, "_core", None)
+    if inner is not None and core is not None:
+        if type(node).__name__ == other:
+            raise TypeError(f"node {name!r} is a client of the other world; give a {world}")
+        return Member(name, inner, core.name, owned=False)
+    if not hasattr(node, "exchange"):
+        raise TypeError(
+            f"node {name!r} is a {type(node).__name__}; give a URL, a backend or a {world}"
+        )
+    return Member(name, node, describe(None, node), owned=True)
+
+
+def targets_of(
+    targets: Iterable[TargetOf] | Mapping[str, TargetOf],
+    connection_timeout: float | None,
+    *,
+    asynchronous: bool = False,
+) -> dict[str, NodeOf]:
+    """The targets of a producer by name, dicts as backends.
+
+    Raises:
+        TypeError: if a bare string was given.
+        ValueError: if there is none.
+    """
+    if isinstance(targets, str):
+        raise TypeError("targets is a single URL; give a list of URLs, such as [url]")
+    named = (
+        dict(targets)
+        if isinstance(targets, Mapping)
+        else {f"target{number}": target for number, target in enumerate(targets, 1)}
+    )
+    if not named:
+        raise ValueError("there are no targets; give one at least")
+    open_one = open_async_backend if asynchronous else open_backend
+    for name, target in named.items():
+        if isinstance(target, Mapping):
+            options = options_of(False, target.get("prefix", ""), connection_timeout)
+            named[name] = open_one(_url_of(name, target), None, options)
+    return named
+
+
+def _url_of(name: str, target: Mapping[str, Any]) -> str:
+    known = ("host", "port", "db", "password", "prefix")
+    unknown = [str(key) for key in target if key not in known]
+    if unknown or "host" not in target:
+        problem = f"has {unknown[0]!r}" if unknown else "has no 'host'"
+        raise ValueError(f"target {name!r} {problem}; give {', '.join(known)}, or a URL")
+    host, port, db = target["host"], target.get("port", 6379), target.get("db", 0)
+    url = server_url(None, host, port, db, target.get("password"))
+    assert url is not None
+    return url

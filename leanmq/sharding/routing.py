@@ -1,0 +1,572 @@
+"""What both routers have in common: the parts of a queue, and what concerns all or some of them.
+
+A plan asks nodes, and makes one answer of theirs. It is written once, for threads and asyncio.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+import attrs
+from msgspec.structs import replace
+
+from leanmq.backends.protocol import (
+    Alter,
+    Capabilities,
+    Declared,
+    Exchange,
+    Exchanged,
+    Extend,
+    Extended,
+    Held,
+    Peek,
+    Peeked,
+    Purge,
+    Purged,
+    QueueRef,
+    QueueStats,
+    Redrive,
+    Redriven,
+    Sent,
+    Settings,
+    Settlement,
+    Standing,
+    Stats,
+    Stored,
+)
+from leanmq.clock import Clock, SystemClock
+from leanmq.errors import (
+    ClosedError,
+    CrossSlotError,
+    LeanMQError,
+    OutcomeUnknownError,
+    PlacementError,
+    QueueNotFoundError,
+    StaleSettingsError,
+    UnreachableError,
+)
+from leanmq.sharding.breaker import Breaker
+from leanmq.sharding.names import inside, outside, total
+from leanmq.sharding.steps import Asks, Background, Plan
+
+__all__ = ["Node", "Part", "Route", "Routing"]
+
+T = TypeVar("T")
+
+_EPOCHS: Final = 8
+"""How many states of a queue's settings are remembered: senders follow within one try."""
+
+
+@attrs.define(eq=False)
+class Node:
+    """A deployment under a router.
+
+    Attributes:
+        name: As the user calls it.
+        place: Among the nodes.
+        breaker: Whether it can be reached.
+        capabilities: What it can do; None until it was reached first.
+        problem: Why it must not be asked, although it can be reached.
+    """
+
+    name: str
+    place: int
+    breaker: Breaker
+    capabilities: Capabilities | None = None
+    problem: LeanMQError | None = None
+
+
+@attrs.frozen
+class Part:
+    """Where some messages of a queue are: its label, the node, and the queue there."""
+
+    label: str
+    node: Node
+    queue: str
+
+    def ref(self, queue: QueueRef) -> QueueRef:
+        """The queue there, or its dead letters."""
+        return QueueRef(self.queue, queue.dead)
+
+
+@attrs.define(eq=False)
+class Route:
+    """A queue that this router knows.
+
+    Attributes:
+        name: The queue, or one shard of it.
+        parts: All of them, each on its node.
+        slot: See ``Settings.slot``.
+        shards: See ``Settings.shards``.
+    """
+
+    name: str
+    parts: tuple[Part, ...]
+    slot: str | None = None
+    shards: int | None = None
+    by_label: Mapping[str, Part] = attrs.field(init=False)
+    epochs: dict[int, Mapping[str, int]] = attrs.field(factory=dict)
+    """The epoch of each part's settings, by that of the whole."""
+    vanished: bool = False
+    rich: dict[str, None] = attrs.field(factory=dict)
+    """Parts that had more messages than were asked for, when they were looked at last."""
+    suspects: dict[str, None] = attrs.field(factory=dict)
+    """Parts in which suspects wait."""
+    _turns: Iterator[int] = attrs.field(factory=itertools.count)
+
+    def __attrs_post_init__(self) -> None:
+        self.by_label = {part.label: part for part in self.parts}
+
+    def turn(self) -> int:
+        """A number that no other caller gets."""
+        return next(self._turns)
+
+    def learn(self, epochs: Mapping[str, int]) -> int:
+        """The epoch of the whole, from those of its parts."""
+        whole = sum(epochs.values())
+        self.epochs[whole] = epochs
+        for old in list(self.epochs)[:-_EPOCHS]:
+            self.epochs.pop(old, None)
+        return whole
+
+    def settings(self, found: Settings) -> Settings:
+        """The settings of the whole, from those of a part."""
+        return attrs.evolve(found, slot=self.slot or found.slot, shards=self.shards)
+
+
+class Routing:
+    """The plans of a router. Shared by threads; what changes is replaced in one step."""
+
+    kind = "router"
+
+    def __init__(self, names: Iterable[str], clock: Clock | None = None) -> None:
+        self.clock = clock or SystemClock()
+        self.nodes = [Node(n, place, Breaker(self.clock)) for place, n in enumerate(names)]
+        self.routes: dict[str, Route] = {}
+        self.closed = False
+
+    # --- what the two kinds of routers differ in
+
+    def route(self, name: str) -> Plan[Route]:
+        """The parts of a queue; raises QueueNotFoundError."""
+        raise NotImplementedError
+
+    def admit(self, node: Node) -> Plan[None]:
+        """A node was reached, for the first time or again; raises if it is not what it was."""
+        return
+        yield
+
+    # --- nodes that come and go
+
+    def open(self) -> Plan[Capabilities]:
+        """Reach the nodes: one at least."""
+        errors = yield from self._reach(self.nodes)
+        reached = [node for node in self.nodes if node.capabilities is not None]
+        if not reached:
+            raise next(iter(errors.values()))
+        return self._capabilities([node.capabilities for node in reached if node.capabilities])
+
+    def _reach(self, nodes: Sequence[Node]) -> Plan[Mapping[int, LeanMQError]]:
+        """Open nodes; those that cannot be are left to later probes."""
+        answers = yield Asks([(node.place, "open") for node in nodes])
+        errors: dict[int, LeanMQError] = {}
+        for node, answer in zip(nodes, answers, strict=True):
+            if isinstance(answer, LeanMQError):
+                errors[node.place] = self.named(answer, node)
+                if not isinstance(answer, UnreachableError):
+                    raise errors[node.place]
+                node.breaker.failed()
+                continue
+            try:
+                yield from self.admit(node)
+            except UnreachableError as error:
+                errors[node.place] = self.named(error, node)
+                node.breaker.failed()
+            else:
+                node.capabilities = answer
+                node.breaker.succeeded()
+        return errors
+
+    def _capabilities(self, found: Sequence[Capabilities]) -> Capabilities:
+        names = ", ".join(
+            f"{node.name} ({node.capabilities.name if node.capabilities else 'not reached yet'})"
+            for node in self.nodes
+        )
+        return Capabilities(
+            f"{self.kind} over {names}",
+            durable=all(c.durable for c in found),
+            shared=all(c.shared for c in found),
+            ordered=False,
+            transactions_across_queues=all(c.transactions_across_queues for c in found),
+            bounds=False,
+            max_batch=min(c.max_batch for c in found),
+            best_batch=min(c.best_batch for c in found) * len(self.nodes),
+            notices=tuple(dict.fromkeys(text for c in found for text in c.notices)),
+        )
+
+    def ping(self) -> Plan[None]:
+        """One round trip to every node."""
+        answers = yield Asks([(node.place, "ping") for node in self.nodes])
+        for node, answer in zip(self.nodes, answers, strict=True):
+            if isinstance(answer, LeanMQError):
+                raise self.named(answer, node)
+
+    def close(self) -> Plan[None]:
+        """Nothing is asked any more."""
+        self.closed = True
+        return
+        yield
+
+    def usable(self, node: Node) -> bool:
+        """Whether to ask the node now. An only one is asked always: nobody else could answer."""
+        return len(self.nodes) == 1 or node.breaker.allows()
+
+    def reachable(self, node: Node) -> bool:
+        """Whether it is worth to choose the node; asks for nothing."""
+        alone = len(self.nodes) == 1
+        return alone or (node.problem is None and node.breaker.state == "closed")
+
+    def probe(self) -> Plan[None]:
+        """See whether nodes are back that could not be reached; nobody waits for that."""
+        for node in self.nodes:
+            if node.breaker.wants_probe():
+                yield Background(self._probe(node))
+
+    def _probe(self, node: Node) -> Plan[None]:
+        ok = False
+        try:
+            [answer] = yield Asks([(node.place, "open")])
+            if not isinstance(answer, LeanMQError):
+                try:
+                    yield from self.admit(node)
+                except UnreachableError:
+                    return
+                except LeanMQError as problem:  # it answers, and is not what it was
+                    node.problem = problem
+                else:
+                    node.problem = None
+                node.capabilities = answer
+                ok = True
+        finally:
+            node.breaker.probed(ok)
+
+    def ask(self, route: Route, asks: Sequence[tuple[Part, Any]]) -> Plan[list[Any]]:
+        """Ask parts. What a node that is out of reach would say is said for it, at once."""
+        if self.closed:
+            raise ClosedError(f"the client of this {self.kind} is closed; open another")
+        yield from self.probe()
+        usable = {
+            node.place: node
+            for node in {part.node.place: part.node for part, _ in asks}.values()
+            if node.problem is None and self.usable(node)
+        }
+        asked = [(part.node.place, request) for part, request in asks if part.node.place in usable]
+        try:
+            answers = iter((yield Asks(asked)) if asked else ())
+        except BaseException:
+            for node in usable.values():
+                node.breaker.abandon()
+            raise
+        results: list[Any] = [
+            next(answers) if part.node.place in usable else _out_of_reach(part.node)
+            for part, _ in asks
+        ]
+        if len(self.nodes) > 1:
+            self._judge(usable.values(), asks, results)
+        self._name(route, asks, results)
+        return results
+
+    def _judge(
+        self, asked: Iterable[Node], asks: Sequence[tuple[Part, Any]], results: Sequence[Any]
+    ) -> None:
+        """Note which nodes answered."""
+        down = {
+            part.node.place
+            for (part, _), result in zip(asks, results, strict=True)
+            if isinstance(_trouble(result), UnreachableError | OutcomeUnknownError)
+        }
+        for node in asked:
+            if node.place in down:
+                node.breaker.failed()
+            elif node.breaker.state != "closed":
+                node.breaker.succeeded()
+
+    def _name(self, route: Route, asks: Sequence[tuple[Part, Any]], results: list[Any]) -> None:
+        """Put errors in words of the whole; parts of a node may share one."""
+        known: dict[int, LeanMQError] = {}
+
+        def by_name(error: Any, part: Part) -> Any:
+            if not isinstance(error, LeanMQError):
+                return error
+            if id(error) not in known:
+                labels = [p.label for p, _ in asks if p.node is part.node]
+                known[id(error)] = self.named(error, part.node, route, labels)
+            return known[id(error)]
+
+        for place, ((part, _), result) in enumerate(zip(asks, results, strict=True)):
+            if _trouble(result) is None:
+                continue
+            if isinstance(result, Sent):
+                results[place] = Sent([by_name(one, part) for one in result.results])
+                continue
+            if isinstance(result, QueueNotFoundError):
+                route.vanished = True
+            results[place] = by_name(result, part)
+
+    def named(
+        self,
+        error: LeanMQError,
+        node: Node,
+        route: Route | None = None,
+        labels: Sequence[str] = (),
+    ) -> LeanMQError:
+        """The error, saying also which node it is about, and which parts of which queue."""
+        if isinstance(error, PlacementError):
+            return error
+        text = str(error)
+        if len(self.nodes) > 1 and not isinstance(error, QueueNotFoundError | StaleSettingsError):
+            where = f"node {node.name!r}"
+            if route is not None and route.shards is not None:
+                noun = "shard" if len(labels) == 1 else "shards"
+                where += f" ({noun} {_short(labels)} of queue {route.name!r})"
+            text = f"{where}: {text}"
+        named = copy.copy(error)
+        named.args = (text,)
+        named.__cause__ = error.__cause__ or error
+        if route is not None and route.name:
+            named.queue = route.name
+        return named
+
+    # --- queues
+
+    def merged(self, route: Route, declared: Mapping[str, Declared]) -> Declared:
+        """One answer, of those of the parts."""
+        first = next(iter(declared.values()))
+        epochs = {
+            part.label: declared[part.label].epoch if part.label in declared else 0
+            for part in route.parts
+        }
+        return Declared(
+            route.settings(first.settings),
+            created=any(one.created for one in declared.values()),
+            created_at=min(one.created_at for one in declared.values()),
+            epoch=route.learn(epochs),
+        )
+
+    def declare_parts(self, route: Route, asks: Sequence[tuple[Part, Any]]) -> Plan[Declared]:
+        """Declare what can be reached: the rest is made when it is, since it will be missed."""
+        results = yield from self.ask(route, asks)
+        declared: dict[str, Declared] = {}
+        problem: LeanMQError | None = None
+        for (part, _), result in zip(asks, results, strict=True):
+            if not isinstance(result, LeanMQError):
+                declared[part.label] = result
+            elif not isinstance(result, UnreachableError):
+                raise result
+            else:
+                problem = problem or result
+        if problem is not None and (not declared or any(d.created for d in declared.values())):
+            raise problem
+        route.vanished = False
+        return self.merged(route, declared)
+
+    def alter(self, request: Alter) -> Plan[Declared]:
+        """Change settings on all parts, which must all be in reach."""
+        route = yield from self.route(request.name)
+        settings = attrs.evolve(request.settings, slot=None, shards=None)
+        results = yield from self.all(
+            route, lambda part: Alter(part.queue, settings), QueueRef(request.name)
+        )
+        return self.merged(route, dict(zip(route.by_label, results, strict=True)))
+
+    def all(self, route: Route, request: Callable[[Part], Any], queue: QueueRef) -> Plan[list[Any]]:
+        """The answers of all parts; raises the first error, after all were asked."""
+        results = yield from self.ask(route, [(part, request(part)) for part in route.parts])
+        _raise_first(results)
+        return results
+
+    def purge(self, request: Purge) -> Plan[Purged]:
+        """Delete everywhere."""
+        route = yield from self.route(request.queue.name)
+        results = yield from self.all(
+            route, lambda part: attrs.evolve(request, queue=part.ref(request.queue)), request.queue
+        )
+        return Purged(sum(result.count for result in results))
+
+    def stats(self, request: Stats) -> Plan[QueueStats]:
+        """Count everywhere."""
+        route = yield from self.route(request.queue.name)
+        results = yield from self.all(
+            route, lambda part: Stats(part.ref(request.queue)), request.queue
+        )
+        added = total(results, slot=None)
+        return attrs.evolve(added, settings=route.settings(added.settings))
+
+    def peek(self, request: Peek) -> Plan[Peeked]:
+        """The next ones of each part in turn; or those of these ids, wherever they are."""
+        route = yield from self.route(request.queue.name)
+        if request.ids is not None:
+            by_part = self.by_part(route, [Held(message_id) for message_id in request.ids])
+            asks = [
+                (p, Peek(p.ref(request.queue), ids=[held.id for held in messages]))
+                for p, messages, _ in by_part
+            ]
+        else:
+            turn = route.turn() % len(route.parts)
+            parts = (*route.parts[turn:], *route.parts[:turn])
+            asks = [(p, attrs.evolve(request, queue=p.ref(request.queue))) for p in parts]
+        results = yield from self.ask(route, asks)
+        _raise_first(results)
+        rows = itertools.zip_longest(
+            *(
+                [_shown(stored, part.label) for stored in result.messages]
+                for (part, _), result in zip(asks, results, strict=True)
+            )
+        )
+        found = [stored for row in rows for stored in row if stored is not None]
+        if request.ids is None:
+            return Peeked(found[: request.count])
+        order = {message_id: place for place, message_id in enumerate(request.ids)}
+        return Peeked(sorted(found, key=lambda stored: order[stored.delivery.id]))
+
+    # --- messages that were received
+
+    def by_part(
+        self, route: Route, messages: Sequence[Held]
+    ) -> list[tuple[Part, list[Held], list[int]]]:
+        """Messages as their parts call them, and their places; without those of no part."""
+        found: dict[str, tuple[Part, list[Held], list[int]]] = {}
+        for place, held in enumerate(messages):
+            label, name = inside(held.id)
+            part = route.by_label.get(label)
+            if part is None:
+                continue
+            receipt = None if held.receipt is None else inside(held.receipt)[1]
+            _, its, places = found.setdefault(label, (part, [], []))
+            its.append(Held(name, receipt))
+            places.append(place)
+        return list(found.values())
+
+    def settle(self, settlements: Sequence[Settlement]) -> Plan[list[Sequence[Standing]]]:
+        """Settle each message with its part, all parts at once."""
+        done: list[Sequence[Standing]] = []
+        for settlement in settlements:
+            route = yield from self.route(settlement.queue.name)
+            by_part = self.by_part(route, settlement.messages)
+            asks = [
+                (part, replace(settlement, queue=part.ref(settlement.queue), messages=held))
+                for part, held, _ in by_part
+            ]
+            results = yield from self.ask(route, [(part, Exchange((one,))) for part, one in asks])
+            standings = self._standings(settlement.messages, by_part, results, _settled)
+            done.append(standings)
+        return done
+
+    def extend(self, request: Extend) -> Plan[Extended]:
+        """Renew each lease with its part."""
+        route = yield from self.route(request.queue.name)
+        by_part = self.by_part(route, request.messages)
+        asks = [(part, Extend(part.ref(request.queue), held)) for part, held, _ in by_part]
+        results = yield from self.ask(route, asks)
+        standings = self._standings(request.messages, by_part, results, _standings)
+        return Extended(standings, min((result.lease for result in results), default=0.0))
+
+    def redrive(self, request: Redrive) -> Plan[Redriven]:
+        """Send dead letters back within their parts."""
+        route = yield from self.route(request.queue.name)
+        by_part = self.by_part(route, request.messages)
+        target = route
+        if request.destination is not None:
+            target = yield from self.route(request.destination)
+        asks = [
+            (
+                part,
+                Redrive(
+                    part.ref(request.queue),
+                    held,
+                    None if request.destination is None else self._across(route, part, target),
+                ),
+            )
+            for part, held, _ in by_part
+        ]
+        results = yield from self.ask(route, asks)
+        return Redriven(self._standings(request.messages, by_part, results, _standings))
+
+    def _across(self, route: Route, part: Part, target: Route) -> str:
+        """The part of another queue to which dead letters of this part can go in one step."""
+        there = target.by_label.get(part.label)
+        if there is None or there.node is not part.node or target.shards != route.shards:
+            raise CrossSlotError(
+                f"dead letters of {route.name!r} cannot be moved to queue {target.name!r} in one "
+                f"step: shard {part.label} is on node {part.node.name!r}, and there is no such "
+                "shard of the other queue there; make both with the same slot= and as many shards, "
+                "or send their payloads there and acknowledge them here",
+                queue=route.name,
+            )
+        return there.queue
+
+    def _standings(
+        self,
+        messages: Sequence[Held],
+        by_part: Sequence[tuple[Part, list[Held], list[int]]],
+        results: Sequence[Any],
+        of: Callable[[Any], Sequence[Standing]],
+    ) -> list[Standing]:
+        """A standing for each message; raises the first error, in doubt if another part is done."""
+        standings = [Standing.GONE] * len(messages)
+        errors = [result for result in results if isinstance(result, LeanMQError)]
+        if errors:
+            errors[0].in_doubt = errors[0].in_doubt or len(errors) < len(results)
+            raise errors[0]
+        for (_, _, places), result in zip(by_part, results, strict=True):
+            for place, standing in zip(places, of(result), strict=True):
+                standings[place] = standing
+        return standings
+
+
+def _out_of_reach(node: Node) -> LeanMQError:
+    """What is said for a node that is not asked."""
+    if node.problem is not None:
+        return node.problem
+    from leanmq.errors import ConnectionError  # not above: it loads redis-py
+
+    return ConnectionError("it did not answer a moment ago, and is being probed")
+
+
+def _trouble(result: Any) -> LeanMQError | None:
+    """The error in what was answered; a send's is that of its last message."""
+    last = result.results[-1] if isinstance(result, Sent) and result.results else result
+    return last if isinstance(last, LeanMQError) else None
+
+
+def _raise_first(results: Iterable[Any]) -> None:
+    errors = [result for result in results if isinstance(result, LeanMQError)]
+    for error in errors:
+        if isinstance(error, QueueNotFoundError):
+            raise error
+    if errors:
+        raise errors[0]
+
+
+def _settled(result: Exchanged) -> Sequence[Standing]:
+    return result.settled[0]
+
+
+def _standings(result: Any) -> Sequence[Standing]:
+    standings: Sequence[Standing] = result.standings
+    return standings
+
+
+def _shown(stored: Stored, label: str) -> Stored:
+    delivery = replace(stored.delivery, id=outside(label, stored.delivery.id))
+    return replace(stored, delivery=delivery)
+
+
+def _short(labels: Collection[str]) -> str:
+    """The labels, or the first of many."""
+    some = list(dict.fromkeys(labels))
+    more = f" and {len(some) - 8} others" if len(some) > 8 else ""
+    return ", ".join(some[:8]) + more

@@ -1,0 +1,420 @@
+"""The consistent-hash router: a queue in shards, each on the node that is written down for it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+
+from leanmq.backends.many import Record
+from leanmq.backends.protocol import (
+    Alter,
+    Capabilities,
+    Declare,
+    Declared,
+    Drop,
+    Dropped,
+    Listed,
+    ListQueues,
+    NewMessage,
+    QueueRef,
+    SendBatch,
+    Settings,
+    Stats,
+)
+from leanmq.clock import Clock
+from leanmq.errors import (
+    LeanMQError,
+    PlacementError,
+    QueueNotFoundError,
+    QueueSettingsError,
+    UnreachableError,
+    UnsupportedError,
+)
+from leanmq.sharding.hashing import shard_of
+from leanmq.sharding.names import fold, shard_name, split_name
+from leanmq.sharding.placement import Placement, describe_mismatch, propose
+from leanmq.sharding.routing import Node, Part, Route, _raise_first
+from leanmq.sharding.spreading import Places, Results, Spreading
+from leanmq.sharding.steps import Asks, Plan
+from leanmq.sharding.tags import shard_tags
+
+__all__ = ["SHARDS", "Sharding"]
+
+SHARDS: Final = 64
+"""Shards of a new queue, if nobody says how many."""
+
+_IDENTITY: Final = "#node"
+"""The record with a node's id."""
+
+_RUN: Final = 100
+"""Messages without keys that go to one shard at least: a batch costs as much as some messages."""
+
+
+class Sharding(Spreading):
+    """The plans of a consistent-hash router."""
+
+    kind = "consistent-hash router"
+
+    def __init__(
+        self,
+        weights: Mapping[str, float],
+        shards: int = SHARDS,
+        clock: Clock | None = None,
+        *,
+        nameless: bool = False,
+    ) -> None:
+        super().__init__(weights, clock)
+        self._weights = weights
+        self._shards = shards
+        self._nameless = nameless
+        self._ids: dict[int, str] = {}
+        self.placements: dict[str, Placement] = {}
+
+    def open(self) -> Plan[Capabilities]:
+        """See ``Routing.open``."""
+        found = yield from super().open()
+        for node in self.nodes:
+            if node.capabilities is not None and not node.capabilities.many_queues:
+                raise UnsupportedError(
+                    f"{node.capabilities.name} (node {node.name!r}) cannot keep records, which a "
+                    f"{self.kind} needs; use a round-robin router, or the backends of LeanMQ"
+                )
+        parts = max(1, min(self._shards, 10))
+        return attrs.evolve(
+            found,
+            transactions_across_queues=found.transactions_across_queues and len(self.nodes) == 1,
+            best_batch=found.best_batch // len(self.nodes) * parts,
+        )
+
+    # --- which node is which
+
+    def admit(self, node: Node) -> Plan[None]:
+        """Learn the node's id, which is written once; it must be what it was."""
+        known = self._ids.get(node.place)
+        [answer] = yield Asks([(node.place, Record(_IDENTITY, known or secrets.token_hex(8)))])
+        if isinstance(answer, LeanMQError):
+            raise answer
+        self._identify(node, answer.value)
+
+    def _identify(self, node: Node, found: str) -> None:
+        known = self._ids.get(node.place)
+        if known is not None and found != known:
+            raise PlacementError(
+                f"node {node.name!r} has the id {found[:8]}, and had {known[:8]} before: another "
+                "deployment answers at its address; give the one that holds its shards"
+            )
+        self._ids[node.place] = found
+        same = [n.name for n in self.nodes if n is not node and self._ids.get(n.place) == found]
+        if same:
+            raise PlacementError(
+                f"nodes {node.name!r} and {same[0]!r} are the same deployment (id {found[:8]}); "
+                "name each once"
+            )
+        for name, placement in list(self.placements.items()):
+            self._check(name, placement)
+
+    def _check(self, name: str, placement: Placement) -> None:
+        """Raises PlacementError unless the nodes are those on which the shards are."""
+        found = {node.name: self._ids.get(node.place) for node in self.nodes}
+        if self._nameless and len(placement.nodes) == 1:
+            same = set(placement.nodes.values()) == set(found.values())
+        else:
+            same = placement.nodes.keys() == found.keys() and all(
+                known in (None, placement.nodes[node]) for node, known in found.items()
+            )
+        if not same:
+            raise PlacementError(
+                f"queue {name!r} has its {placement.shards} shards on other nodes than those that "
+                f"were opened\n{describe_mismatch(placement.nodes, found)}",
+                queue=name,
+            )
+
+    # --- which shard is where
+
+    def route(self, name: str) -> Plan[Route]:
+        """The shards of a queue, or the one shard that is meant."""
+        route = self.routes.get(name)
+        if route is not None:
+            return route
+        queue, _ = split_name(name)
+        placement = yield from self._stored(queue)
+        if placement is None:
+            raise QueueNotFoundError(
+                f"queue {queue!r} does not exist; declare it first, or it was deleted", queue=queue
+            )
+        return self._route(name, placement)
+
+    def _route(self, name: str, placement: Placement) -> Route:
+        queue, shard = split_name(name)
+        self.placements[queue] = placement
+        nodes = {node.name: node for node in self.nodes}
+        if self._nameless:
+            nodes = dict.fromkeys(placement.nodes, self.nodes[0])
+        parts = tuple(
+            Part(str(number), nodes[where], shard_name(queue, number))
+            for number, where in enumerate(placement.where)
+            if shard in (None, number)
+        )
+        route = self.routes[name] = Route(name, parts, placement.slot, placement.shards)
+        return route
+
+    def _stored(self, queue: str) -> Plan[Placement | None]:
+        """The placement that is written down, on all nodes in reach: where it is missing, it is
+        written again."""
+        texts, errors = yield from self._records(queue)
+        found = {
+            place: self._decoded(queue, self.nodes[place], text)
+            for place, text in texts.items()
+            if text is not None
+        }
+        if not found:
+            if errors and not texts:
+                raise errors[0]
+            return None
+        placement = max(found.values(), key=lambda one: one.epoch)
+        for place, other in found.items():
+            if other.epoch == placement.epoch and other != placement:
+                raise PlacementError(
+                    f"the nodes do not agree where the shards of queue {queue!r} are: node "
+                    f"{self.nodes[place].name!r} has another placement of epoch {other.epoch}",
+                    queue=queue,
+                )
+        self._check(queue, placement)
+        missing = [place for place, text in texts.items() if text is None]
+        if missing:
+            _raise_first((yield from self._write(queue, placement, missing)))
+        return placement
+
+    def _records(self, queue: str) -> Plan[tuple[dict[int, str | None], list[LeanMQError]]]:
+        """What each node in reach has under the name; each is seen to be what it was."""
+        yield from self.probe()
+        nodes = [node for node in self.nodes if self.reachable(node) and node.place in self._ids]
+        asks: list[tuple[int, Any]] = []
+        for node in nodes:
+            asks += [(node.place, Record(_IDENTITY, self._ids[node.place]))]
+            asks += [(node.place, Record(queue))]
+        answers = (yield Asks(asks)) if asks else []
+        texts: dict[int, str | None] = {}
+        errors: list[LeanMQError] = []
+        for node, identity, stored in zip(nodes, answers[::2], answers[1::2], strict=True):
+            trouble = [one for one in (identity, stored) if isinstance(one, LeanMQError)]
+            if trouble:
+                errors.append(self.named(trouble[0], node))
+                if not isinstance(trouble[0], UnreachableError):
+                    raise errors[-1]
+                node.breaker.failed()
+                continue
+            self._identify(node, identity.value)
+            texts[node.place] = stored.value
+        if not nodes:
+            errors.append(self.named(_unreached(), self.nodes[0]))
+        return texts, errors
+
+    def _decoded(self, queue: str, node: Node, text: str) -> Placement:
+        if '"kind":"queue"' in text:
+            raise QueueSettingsError(
+                f"queue {queue!r} exists on node {node.name!r} without shards; open it by "
+                f"mq.queue({queue!r}) there, or choose another name",
+                queue=queue,
+            )
+        return Placement.decode(text)
+
+    def _write(
+        self,
+        queue: str,
+        placement: Placement,
+        places: Sequence[int],
+        expected: str | None = None,
+    ) -> Plan[Sequence[Any]]:
+        record = Record(queue, placement.encode(), expected)
+        answers: list[Any] = yield Asks([(place, record) for place in places])
+        return answers
+
+    def _placed(self, queue: str, settings: Settings) -> Plan[Placement]:
+        """The placement of a queue; made, and written down everywhere, if there is none."""
+        stored = yield from self._stored(queue)
+        if stored is not None:
+            return stored
+        for node in self.nodes:
+            if node.place not in self._ids or not self.reachable(node):
+                raise self.named(
+                    _unreached(f"queue {queue!r} is new, and is placed on all nodes at once"), node
+                )
+        slot = settings.slot or queue
+        shards = settings.shards or self._shards
+        placement = Placement(
+            shards=shards,
+            slot=slot,
+            epoch=1,
+            nodes={node.name: self._ids[node.place] for node in self.nodes},
+            weights=dict(self._weights),
+            where=propose(slot, shards, self._weights),
+        )
+        # Whoever is first at the node of the smallest id decides for those who use the same nodes.
+        first, *others = sorted(self._ids, key=lambda place: self._ids[place])
+        [answer] = yield from self._write(queue, placement, [first])
+        if isinstance(answer, LeanMQError):
+            raise self.named(answer, self.nodes[first])
+        if answer.value != placement.encode():
+            found = self._decoded(queue, self.nodes[first], answer.value)
+            self._check(queue, found)
+            placement = found
+        answers = yield from self._write(queue, placement, others)
+        for place, result in zip(others, answers, strict=True):
+            if isinstance(result, LeanMQError):
+                raise self.named(result, self.nodes[place])
+        written = [first]
+        for place, result in zip(others, answers, strict=True):
+            if result.value == placement.encode():
+                written.append(place)
+        for place, result in zip(others, answers, strict=True):
+            if place not in written:
+                yield from self._forget(queue, placement, written)
+                other = self._decoded(queue, self.nodes[place], result.value)
+                self._check(queue, other)
+                raise PlacementError(
+                    f"queue {queue!r} was placed at the same moment by somebody with other "
+                    "weights; open it again",
+                    queue=queue,
+                )
+        return placement
+
+    def _forget(
+        self, queue: str, placement: Placement, places: Sequence[int]
+    ) -> Plan[Sequence[Any]]:
+        record = Record(queue, expected=placement.encode(), forget=True)
+        answers: list[Any] = yield Asks([(place, record) for place in places])
+        return answers
+
+    # --- queues
+
+    def declare(self, request: Declare) -> Plan[Declared]:
+        """Place the queue if it is new, and make its shards."""
+        queue, shard = split_name(request.name)
+        placement = yield from self._placed(queue, request.settings)
+        known = self.routes.get(request.name)
+        if known is None or self.placements.get(queue) != placement:
+            known = self._route(request.name, placement)
+        if shard is not None and not known.parts:
+            raise QueueNotFoundError(
+                f"queue {queue!r} has {placement.shards} shards, 0 to {placement.shards - 1}; "
+                f"there is no shard {shard}",
+                queue=queue,
+            )
+        tags = shard_tags(placement.slot, placement.shards)
+        asks = [
+            (
+                part,
+                Declare(
+                    part.queue,
+                    attrs.evolve(request.settings, slot=tags[int(part.label)], shards=None),
+                ),
+            )
+            for part in known.parts
+        ]
+        return (yield from self.declare_parts(known, asks))
+
+    def alter(self, request: Alter) -> Plan[Declared]:
+        """See ``Routing.alter``; what cannot be altered is refused."""
+        route = yield from self.route(request.name)
+        given = request.settings
+        if given.slot not in (None, route.slot) or given.shards not in (None, route.shards):
+            raise UnsupportedError(
+                f"queue {route.name!r} is in slot {route.slot!r} with {route.shards} shards, and "
+                "stays so; make a queue of another name, and move the messages",
+                queue=route.name,
+            )
+        return (yield from super().alter(request))
+
+    def drop(self, request: Drop) -> Plan[Dropped]:
+        """Delete every shard, then what is written down of them."""
+        queue, shard = split_name(request.name)
+        if shard is not None:
+            raise UnsupportedError(
+                f"shard {shard} of queue {queue!r} cannot be deleted alone; purge it, or delete "
+                "the queue",
+                queue=queue,
+            )
+        try:
+            route = yield from self.route(queue)
+        except QueueNotFoundError:
+            return Dropped(False)
+        if not request.dead_letters:
+            dead = QueueRef(queue, dead=True)
+            looks = [(part, Stats(part.ref(dead))) for part in route.parts]
+            found = yield from self.ask(route, looks)
+            _raise_first(r for r in found if not isinstance(r, QueueNotFoundError))
+            stats = [r for r in found if not isinstance(r, LeanMQError)]
+            letters = sum(one.ready + one.in_flight + one.delayed for one in stats)
+            if letters:
+                return Dropped(True, letters)
+        results = yield from self.all(
+            route, lambda part: Drop(part.queue, request.dead_letters), QueueRef(queue)
+        )
+        letters = sum(result.dead_letters for result in results)
+        if not letters:
+            placement = self.placements[queue]
+            places = [node.place for node in self.nodes]
+            _raise_first((yield from self._forget(queue, placement, places)))
+            self.placements.pop(queue, None)
+            for name in [n for n in self.routes if split_name(n)[0] == queue]:
+                self.routes.pop(name, None)
+        return Dropped(any(result.existed for result in results), letters)
+
+    def list(self, request: ListQueues) -> Plan[Listed]:
+        """The queues in shards; those without are their nodes' own."""
+        answers = yield Asks([(node.place, request) for node in self.nodes])
+        for node, answer in zip(self.nodes, answers, strict=True):
+            if isinstance(answer, LeanMQError):
+                raise self.named(answer, node)
+        shards = [
+            pair
+            for answer in answers
+            for pair in answer.queues
+            if split_name(pair[0].name)[1] is not None
+        ]
+        return fold(shards)
+
+    # --- sending
+
+    def fixed(self, route: Route, message: NewMessage) -> Part | None:
+        """By its key; without one by its dedup id: it must find what was sent before."""
+        terms = message.terms
+        key = terms and (terms.key or terms.dedup_id)
+        if not key:
+            return None
+        if len(route.parts) == 1:
+            return route.parts[0]
+        return route.parts[shard_of(key, len(route.parts))]
+
+    def spread(
+        self,
+        route: Route,
+        batch: SendBatch,
+        epochs: Mapping[str, int],
+        results: Results,
+    ) -> Plan[None]:
+        """Keyed messages go to their shards, the others in runs to shards in reach, in turn."""
+        assigned: dict[str, Places] = {}
+        free: Places = []
+        for place, message in enumerate(batch.messages):
+            if message.terms is None or (part := self.fixed(route, message)) is None:
+                free.append(place)
+            else:
+                assigned.setdefault(part.label, []).append(place)
+        if free:
+            runs = min(len(route.parts), max(1, len(free) // _RUN))
+            size = -(-len(free) // runs)
+            for first in range(0, len(free), size):
+                label = self.in_turn(route).label
+                assigned[label] = sorted([*assigned.get(label, ()), *free[first : first + size]])
+        yield from self.send_to(route, batch, epochs, assigned, results)
+
+
+def _unreached(what: str = "") -> LeanMQError:
+    from leanmq.errors import ConnectionError  # not above: it loads redis-py
+
+    return ConnectionError(f"it is not in reach{': ' if what else ''}{what}")

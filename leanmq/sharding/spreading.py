@@ -1,0 +1,236 @@
+"""How a router sends: messages go to the parts that they are meant for, all parts at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final, TypeAlias
+
+from msgspec.structs import replace
+
+from leanmq.backends.protocol import (
+    NewMessage,
+    SendBatch,
+    SendResult,
+    Sent,
+    Settlement,
+    Transact,
+)
+from leanmq.errors import (
+    CrossSlotTransactionError,
+    LeanMQError,
+    QueueNotFoundError,
+    StaleSettingsError,
+    TransactionError,
+)
+from leanmq.sharding.names import outside
+from leanmq.sharding.receiving import Receiving
+from leanmq.sharding.routing import Part, Route
+from leanmq.sharding.steps import Plan
+
+__all__ = ["Places", "Results", "Spreading"]
+
+_CHUNK: Final = 500
+"""Messages that one part is sent at once: longer scripts would keep others waiting."""
+
+Places: TypeAlias = list[int]
+Results: TypeAlias = "list[SendResult | None]"
+
+
+class Spreading(Receiving):
+    """The part of a router that sends."""
+
+    def send(self, batch: SendBatch) -> Plan[Sent]:
+        """Send each message to its part."""
+        route = yield from self.route(batch.queue.name)
+        if route.vanished:
+            raise _vanished(route)
+        epochs = self._epochs(route, batch)
+        results: Results = [None] * len(batch.messages)
+        yield from self.spread(route, batch, epochs, results)
+        refused = [r for r in results if isinstance(r, QueueNotFoundError | StaleSettingsError)]
+        if len(refused) == len(results):
+            raise refused[0]
+        return Sent([result for result in results if result is not None])
+
+    def spread(
+        self,
+        route: Route,
+        batch: SendBatch,
+        epochs: Mapping[str, int],
+        results: Results,
+    ) -> Plan[None]:
+        """Fill in the results."""
+        raise NotImplementedError
+
+    def _epochs(self, route: Route, batch: SendBatch) -> Mapping[str, int]:
+        """What each part is told to be the epoch of its settings."""
+        if not batch.epoch:
+            return {}
+        epochs = route.epochs.get(batch.epoch)
+        if epochs is None:
+            raise StaleSettingsError(
+                f"the settings of queue {route.name!r} were changed meanwhile; send again",
+                queue=route.name,
+            )
+        return epochs
+
+    def send_to(
+        self,
+        route: Route,
+        batch: SendBatch,
+        epochs: Mapping[str, int],
+        assigned: Mapping[str, Places],
+        results: Results,
+    ) -> Plan[None]:
+        """Send messages to their parts, some hundred of each at a time.
+
+        A part whose messages were not all stored is sent no more of them: their order holds, and
+        at most one batch of it is in doubt.
+        """
+        left = {label: places for label, places in assigned.items() if places}
+        while left:
+            asks = []
+            for label, places in left.items():
+                part = route.by_label[label]
+                messages = [batch.messages[place] for place in places[:_CHUNK]]
+                inner = replace(
+                    batch,
+                    queue=part.ref(batch.queue),
+                    messages=messages,
+                    epoch=epochs.get(label, 0),
+                )
+                asks.append((part, inner))
+            answers = yield from self.ask(route, asks)
+            rest: dict[str, Places] = {}
+            for (part, _), answer in zip(asks, answers, strict=True):
+                places = left[part.label]
+                now, later = places[:_CHUNK], places[_CHUNK:]
+                of_part = [answer] * len(now) if isinstance(answer, LeanMQError) else answer.results
+                for place, result in zip(now, of_part, strict=True):
+                    stored = isinstance(result, str)
+                    results[place] = outside(part.label, result) if stored else result
+                last = of_part[-1]
+                if isinstance(last, str):
+                    rest[part.label] = later
+                else:
+                    for place in later:
+                        results[place] = _behind(last)
+            left = {label: places for label, places in rest.items() if places}
+
+    # --- transactions
+
+    def fixed(self, route: Route, message: NewMessage) -> Part | None:
+        """The part that a message must go to; None if any will do."""
+        raise NotImplementedError
+
+    def transact(self, request: Transact) -> Plan[Sent]:
+        """Carry it out on the node where all of it is; what can go anywhere goes there, too."""
+        routes = []
+        for batch in request.sends:
+            routes.append((yield from self.route(batch.queue.name)))
+        bound: dict[tuple[str, str], Part] = {}  # by queue and label
+        acknowledge: list[Settlement] = []
+        outer: dict[str, str] = {}  # what messages are called outside
+        names: dict[str, str] = {}  # and queues
+        for settlement in request.acknowledge:
+            route = yield from self.route(settlement.queue.name)
+            by_part = self.by_part(route, settlement.messages)
+            if sum(len(held) for _, held, _ in by_part) < len(settlement.messages):
+                raise TransactionError(f"a message is none of queue {route.name!r}")
+            for there, held, places in by_part:
+                bound[route.name, there.label] = there
+                names[there.queue] = route.name
+                ref = there.ref(settlement.queue)
+                acknowledge.append(replace(settlement, queue=ref, messages=held))
+                for one, place in zip(held, places, strict=True):
+                    outer[one.id] = settlement.messages[place].id
+        wanted = [
+            [self.fixed(route, message) for message in batch.messages]
+            for route, batch in zip(routes, request.sends, strict=True)
+        ]
+        for route, parts in zip(routes, wanted, strict=True):
+            bound |= {(route.name, part.label): part for part in parts if part is not None}
+        home = self._home(routes, bound)
+        inner: dict[tuple[int, str], tuple[Part, Places]] = {}
+        for number, (route, parts) in enumerate(zip(routes, wanted, strict=True)):
+            free = None if None not in parts else self._free(route, home, bound)
+            for place, wish in enumerate(parts):
+                target = wish or free
+                assert target is not None
+                names[target.queue] = route.name
+                inner.setdefault((number, target.label), (target, []))[1].append(place)
+        sends = []
+        for (number, label), (part, places) in inner.items():
+            batch, route = request.sends[number], routes[number]
+            epoch = self._epochs(route, batch).get(label, 0)
+            messages = [batch.messages[place] for place in places]
+            sends.append(
+                replace(batch, queue=part.ref(batch.queue), messages=messages, epoch=epoch)
+            )
+        whole = Route("", tuple(bound.values()) or (home,))
+        [answer] = yield from self.ask(whole, [(home, Transact(sends, acknowledge))])
+        if isinstance(answer, LeanMQError):
+            answer.queue = names.get(answer.queue or "", answer.queue)
+            answer.message_id = outer.get(answer.message_id or "", answer.message_id)
+            raise answer
+        ids: list[list[str]] = [[""] * len(batch.messages) for batch in request.sends]
+        results = iter(answer.results)
+        for (number, label), (_, places) in inner.items():
+            for place in places:
+                ids[number][place] = outside(label, str(next(results)))
+        return Sent([one for some in ids for one in some])
+
+    def _home(self, routes: Sequence[Route], bound: Mapping[tuple[str, str], Part]) -> Part:
+        """A part on the one node where all that is bound is; if nothing is, one in turn."""
+        nodes = {part.node.name: part for part in bound.values()}
+        if len(nodes) > 1:
+            where = ", ".join(
+                f"{part.queue!r} is on node {part.node.name!r}" for part in bound.values()
+            )
+            raise CrossSlotTransactionError(
+                f"a transaction cannot span nodes: {where}; send by one key, or use several "
+                "transactions"
+            )
+        if nodes:
+            return next(iter(nodes.values()))
+        return self.in_turn(routes[0])
+
+    def in_turn(self, route: Route) -> Part:
+        """A part in reach, in turn."""
+        turn = route.turn() % len(route.parts)
+        parts = (*route.parts[turn:], *route.parts[:turn])
+        return next((part for part in parts if self.reachable(part.node)), parts[0])
+
+    def _free(self, route: Route, home: Part, bound: Mapping[tuple[str, str], Part]) -> Part:
+        """Where messages of no key go: with what is bound, by preference to the same shard."""
+        labels = [home.label, *(part.label for part in bound.values())]
+        for label in labels:
+            part = route.by_label.get(label)
+            if part is not None and part.node is home.node:
+                return part
+        here = [part for part in route.parts if part.node is home.node]
+        if not here:
+            raise CrossSlotTransactionError(
+                f"queue {route.name!r} has no shard on node {home.node.name!r}, where the rest of "
+                "the transaction is; make its queues with the same slot= and as many shards",
+                queue=route.name,
+            )
+        return here[route.turn() % len(here)]
+
+
+def _behind(error: LeanMQError) -> LeanMQError:
+    """What is said of messages behind one that was not stored: they were not sent."""
+    if not error.in_doubt:
+        return error
+    from leanmq.errors import ConnectionError  # not above: it loads redis-py
+
+    unsent = ConnectionError(f"not sent, since what came before may be stored or not: {error}")
+    unsent.__cause__ = error.__cause__ or error
+    unsent.queue = error.queue
+    return unsent
+
+
+def _vanished(route: Route) -> QueueNotFoundError:
+    return QueueNotFoundError(
+        f"queue {route.name!r} is not on all of its nodes; declare it again", queue=route.name
+    )
