@@ -120,28 +120,32 @@ def ratios(port: int, messages: int, rounds: int) -> dict[str, float]:
 
 
 class CountingProxy:
-    """A loopback proxy that counts the requests of one client."""
+    """A loopback proxy that counts the requests of one client, and its round trips."""
 
     def __init__(self, port: int) -> None:
         self._upstream = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.commands = 0
+        self.trips = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
         while True:
             client, _ = self._listener.accept()
             server_side = socket.create_connection(("127.0.0.1", self._upstream))
+            turn = {"asked": False}
             for pair in ((client, server_side), (server_side, client)):
-                threading.Thread(target=self._pump, args=pair, daemon=True).start()
+                threading.Thread(target=self._pump, args=(*pair, turn), daemon=True).start()
 
-    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+    def _pump(self, source: socket.socket, target: socket.socket, turn: dict[str, bool]) -> None:
         upstream = target.getpeername()[1] == self._upstream
         with suppress(OSError):  # the other direction has closed
             while data := source.recv(1 << 16):
                 if upstream:
                     self.commands += sum(line[:1] == b"*" for line in data.split(b"\r\n"))
+                    self.trips += not turn["asked"]
+                turn["asked"] = upstream
                 target.sendall(data)
         target.close()
 

@@ -33,6 +33,9 @@ _SLICE: Final = 1.0
 _WHILE_DOWN: Final = 0.25
 """Seconds that it lasts while a node is out of reach: its return is not told by a watch."""
 
+_MOST: Final = 1_000.0
+"""Messages that a part is thought to have at most."""
+
 _POLL: Final = 0.05
 """Seconds between looks at backends that cannot watch."""
 
@@ -64,10 +67,9 @@ class _Look:
                 self.deliveries.setdefault(label, []).extend(marked)  # in the part's own order
             self.count += got
             self.calm = min(self.calm, result.calm)
+        route.rich.pop(label, None)
         if result.more or (asked.count and got >= asked.count):
-            route.rich[label] = None
-        else:
-            route.rich.pop(label, None)
+            route.rich[label] = None  # last: the others are asked before it
         if result.suspects:
             route.suspects[label] = None
         else:
@@ -142,11 +144,23 @@ class Receiving(Routing):
         return result
 
     def _busy(self, route: Route, receive: Receive, look: _Look, watched: bool) -> Plan[None]:
-        """One part that had plenty, the next time another one: a full batch by one question."""
-        rich = list(route.rich)
-        part = route.by_label[rich[route.turn() % len(rich)]]
-        if part.node.breaker.state == "closed":
-            yield from self._some(route, receive, look, [(part, receive.count)], watched)
+        """Parts that had plenty, the next time others: as many as a full batch may take.
+
+        Others wait until these are empty, or until upkeep is due: less than a second.
+        """
+        while (wanted := look.wanted - look.count) and route.rich:
+            number = max(1, min(len(route.rich), round(wanted / max(1.0, route.expected))))
+            labels = [label for label in list(route.rich)[:number] if label not in look.marks]
+            parts = [route.by_label[label] for label in labels]
+            parts = [part for part in parts if part.node.breaker.state == "closed"]
+            if not parts:
+                return
+            yield from self._some(route, receive, look, _shared(parts, look, whole=True), watched)
+            got = wanted - (look.wanted - look.count)
+            if got < wanted:
+                route.expected += (got / len(parts) - route.expected) / 4
+            else:
+                route.expected = min(1.25 * route.expected, _MOST)
 
     def _all(self, route: Route, receive: Receive, look: _Look, watched: bool) -> Plan[None]:
         """Every part, each for its share; then those that have more, for what is left."""

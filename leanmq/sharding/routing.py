@@ -113,6 +113,8 @@ class Route:
     vanished: bool = False
     rich: dict[str, None] = attrs.field(factory=dict)
     """Parts that had more messages than were asked for, when they were looked at last."""
+    expected: float = 100.0
+    """How many messages a part gave lately, when it was asked for some."""
     suspects: dict[str, None] = attrs.field(factory=dict)
     """Parts in which suspects wait."""
     _turns: Iterator[int] = attrs.field(factory=itertools.count)
@@ -441,13 +443,15 @@ class Routing:
         found: dict[str, tuple[Part, list[Held], list[int]]] = {}
         for place, held in enumerate(messages):
             label, name = inside(held.id)
-            part = route.by_label.get(label)
-            if part is None:
-                continue
-            receipt = None if held.receipt is None else inside(held.receipt)[1]
-            _, its, places = found.setdefault(label, (part, [], []))
-            its.append(Held(name, receipt))
-            places.append(place)
+            its = found.get(label)
+            if its is None:
+                part = route.by_label.get(label)
+                if part is None:
+                    continue
+                its = found[label] = (part, [], [])
+            receipt = held.receipt
+            its[1].append(Held(name, None if receipt is None else receipt[len(label) + 1 :]))
+            its[2].append(place)
         return list(found.values())
 
     def settle(self, settlements: Sequence[Settlement]) -> Plan[list[Sequence[Standing]]]:

@@ -82,7 +82,7 @@ class Sharding(Spreading):
                     f"{node.capabilities.name} (node {node.name!r}) cannot keep records, which a "
                     f"{self.kind} needs; use a round-robin router, or the backends of LeanMQ"
                 )
-        parts = max(1, min(self._shards, 10))
+        parts = max(1, min(self._shards, 16))
         return attrs.evolve(
             found,
             transactions_across_queues=found.transactions_across_queues and len(self.nodes) == 1,

@@ -80,7 +80,7 @@ def test_closing_the_client_does_not_hide_what_a_bulk_send_has_stored() -> None:
     for answer in (None, Capabilities("nowhere"), Declared(Settings(60.0, 10), False, 0.0)):
         steps.send(answer)
     assert isinstance(steps.send(Sent(["1-0", REFUSED])), Sleep)
-    queue.core.closed = True
+    list(queue.core.close())
 
     with pytest.raises(BulkSendError) as stopped:
         steps.send(None)
