@@ -107,6 +107,7 @@ def idle(ports: list[int], wait: float) -> bool:
     """Prints the round trips a second that waiting costs at each node; whether all are few."""
     proxies = [CountingProxy(port) for port in ports]
     nodes = {f"node{n}": f"redis://127.0.0.1:{proxy.port}/0" for n, proxy in enumerate(proxies)}
+    queue: ShardedQueue
     with ShardedQueue(f"idle-on-{len(ports)}", nodes, shards=64) as queue:
         queue.declare()
         waiting = threading.Thread(target=queue.get_messages, kwargs={"timeout": wait + 2})

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Generic
 
 from leanmq.aio.queue import AsyncQueueHandle
 from leanmq.aio.router import AsyncConsistentHashRouter
-from leanmq.api import Overflow, Seconds
+from leanmq.api import Overflow, Seconds, T
 from leanmq.backends.protocol import QueueRef
 from leanmq.backends.registry import describe
 from leanmq.policy.codec import codec_for
@@ -22,8 +22,6 @@ from leanmq.sharding.members import NodeOf
 from leanmq.sharding.shards import SHARDS
 
 __all__ = ["AsyncShardedQueue", "AsyncShardedQueueHandle"]
-
-T = TypeVar("T")
 
 
 class AsyncShardedQueueHandle(AsyncQueueHandle[T], Generic[T]):

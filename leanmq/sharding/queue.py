@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Generic
 
-from leanmq.api import Overflow, Seconds
+from leanmq.api import Overflow, Seconds, T
 from leanmq.backends.protocol import QueueRef
 from leanmq.backends.registry import describe
 from leanmq.policy.codec import codec_for
@@ -22,8 +22,6 @@ from leanmq.sharding.router import ConsistentHashRouter
 from leanmq.sharding.shards import SHARDS
 
 __all__ = ["ShardedQueue", "ShardedQueueHandle"]
-
-T = TypeVar("T")
 
 
 class ShardedQueueHandle(QueueHandle[T], Generic[T]):

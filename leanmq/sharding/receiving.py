@@ -172,7 +172,8 @@ class Receiving(Routing):
         ]
         if receive.alone:
             parts.sort(key=lambda part: part.label not in route.suspects)
-        yield from self._some(route, receive, look, _shared(parts, look), watched)
+        if parts:  # else all of them had plenty, and have nothing now
+            yield from self._some(route, receive, look, _shared(parts, look), watched)
         while look.count < look.wanted and not receive.recover:
             parts = [part for part in parts if part.label in route.rich]
             if not parts:
