@@ -8,21 +8,18 @@ from typing import Any, Final
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
-from leanmq.backends.pipelines import again, hops, pipeline, shared_out
+from leanmq.backends.pipelines import again, hops, pipeline, shared_out, telling
 from leanmq.backends.single import prove
 from leanmq.backends.streams.calls import Call, Command, Outcome
 from leanmq.backends.urls import Address, Target, show
-from leanmq.backends.wire import Drop, NodeCall, Steps, troubles
+from leanmq.backends.wire import Drop, NodeCall, Steps, Together, troubles
 from leanmq.clock import Clock, SystemClock
 from leanmq.errors import ConnectionError, LeanMQError
 
 __all__ = ["ClusterSlots"]
 
-_HOPS: Final = 5
-"""How many redirections one call follows."""
-
-_REREAD: Final = 0.2
-"""Seconds between two readings of the map."""
+_HOPS: Final = 5  # so many redirections one call follows
+_REREAD: Final = 0.2  # seconds between two readings of the map
 
 _QUICK: Final = 0.5
 """Seconds given to a node that may be gone, if another could be asked or it did not answer."""
@@ -58,8 +55,9 @@ class ClusterSlots:
     def open(self) -> Steps[None]:
         """Read the map and ask every primary once; raises the mapped error if one fails."""
         yield from self._read_map()
-        for address in self._primaries():
-            prove((yield NodeCall(address, (("PING",),), idempotent=True)))
+        pings = [NodeCall(a, (("PING",),), idempotent=True) for a in self._primaries()]
+        for outcomes in (yield Together(tuple(pings))):
+            prove(outcomes)
 
     def route(self, call: Call) -> Steps[list[Outcome]]:
         """Run the call on the primary of its slot; raises ConnectionError if it has none."""
@@ -68,7 +66,9 @@ class ClusterSlots:
         address = self._serving(slot)
         if address in self._strikes:
             yield from self._prove_again(address)
-        outcomes = yield from self._send(address, call.commands, call)
+        tell = telling(call)
+        outcomes = yield from self._send(address, call.commands + tell, call)
+        del outcomes[len(call.commands) :]  # what became of the telling does not matter
         asked = [address] * len(outcomes)
         for _ in range(_HOPS):
             redirected = hops(outcomes, asked)
@@ -78,11 +78,13 @@ class ClusterSlots:
                 commands = tuple(call.commands[place] for place in places)
                 if code == "MOVED":
                     self._slots[slot] = target
-                    fresh = yield from self._send(target, commands, call)
+                    fresh = yield from self._send(target, commands + tell, call)
                 else:
                     pairs = tuple(c for command in commands for c in (("ASKING",), command))
                     fresh = (yield from self._send(target, pairs, call))[1::2]
-                for place, outcome in zip(places, fresh, strict=True):
+                    if tell:  # until the slot has moved, the others listen where it was
+                        yield from self._send(asked[places[0]], tell, call)
+                for place, outcome in zip(places, fresh, strict=False):
                     outcomes[place], asked[place] = outcome, target
         return outcomes
 
@@ -93,6 +95,10 @@ class ClusterSlots:
         results = yield from shared_out(calls, slots, self._serving, self._send_many)
         yield from again(calls, results, self.route)
         return results
+
+    def where(self, key: str) -> Address | None:
+        """The primary of a key, as far as is known."""
+        return self._slots[key_slot(key.encode())] if self._slots else None
 
     def _send_many(self, address: Address, calls: Sequence[Call]) -> Steps[list[list[Outcome]]]:
         if address in self._strikes:

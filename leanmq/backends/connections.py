@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
+from leanmq.backends.listeners import AsyncListener, Listener
 from leanmq.backends.pipelines import failed
-from leanmq.backends.streams.calls import Call, Hub, Outcome, Outcomes
-from leanmq.backends.wire import AsyncWire, Drop, Steps, Wire
+from leanmq.backends.streams.calls import Call, Outcome, Outcomes
+from leanmq.backends.wakes import Wakes
+from leanmq.backends.wire import AsyncWire, Drop, Steps, Together, Wire
 from leanmq.errors import LeanMQError
 
 __all__ = ["AsyncServerConnection", "ServerConnection", "Topology"]
@@ -50,10 +52,15 @@ class ServerConnection:
     """A topology on a wire, for threads."""
 
     hub = None
-    wakes: Hub | None = None
 
-    def __init__(self, topology: Topology, wire: Wire) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        wire: Wire,
+        wakes: Wakes[Listener] | None = None,
+    ) -> None:
         self.topology = topology
+        self.wakes = wakes
         self._wire = wire
 
     def open(self) -> None:
@@ -76,16 +83,21 @@ class ServerConnection:
 
     def close(self) -> None:
         """Close all sockets, those in use when their call has ended."""
+        listeners = self.wakes.stop() if self.wakes else []
         self._wire.close()
+        for listener in listeners:
+            listener.join()
 
     def _drive(self, steps: Steps[T]) -> T:
-        outcomes: list[Outcome] | None = None
+        outcomes: list[Any] | None = None
         try:
             while True:
                 step = steps.send(outcomes)  # type: ignore[arg-type]  # None starts it
                 if isinstance(step, Drop):
                     self._wire.drop(step.address)
                     outcomes = []
+                elif isinstance(step, Together):
+                    outcomes = self._wire.together(step.calls)
                 else:
                     outcomes = self._wire.run(step)
         except StopIteration as stop:
@@ -97,10 +109,15 @@ class AsyncServerConnection:
     """A topology on a wire, for asyncio."""
 
     hub = None
-    wakes: Hub | None = None
 
-    def __init__(self, topology: Topology, wire: AsyncWire) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        wire: AsyncWire,
+        wakes: Wakes[AsyncListener] | None = None,
+    ) -> None:
         self.topology = topology
+        self.wakes = wakes
         self._wire = wire
 
     async def open(self) -> None:
@@ -123,16 +140,20 @@ class AsyncServerConnection:
 
     async def close(self) -> None:
         """See ``ServerConnection.close``."""
+        for listener in self.wakes.stop() if self.wakes else []:
+            await listener.join()
         await self._wire.close()
 
     async def _drive(self, steps: Steps[T]) -> T:
-        outcomes: list[Outcome] | None = None
+        outcomes: list[Any] | None = None
         try:
             while True:
                 step = steps.send(outcomes)  # type: ignore[arg-type]  # None starts it
                 if isinstance(step, Drop):
                     await self._wire.drop(step.address)
                     outcomes = []
+                elif isinstance(step, Together):
+                    outcomes = await self._wire.together(step.calls)
                 else:
                     outcomes = await self._wire.run(step)
         except StopIteration as stop:

@@ -1,4 +1,7 @@
-"""Waiting in memory, by threads and tasks alike: neither polls, and no wake-up is missed."""
+"""Waiting inside a process, by threads and tasks alike: neither polls, and no wake-up is missed.
+
+Who wakes them, a server in memory or what another server tells, is not for here.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,23 @@ from contextlib import contextmanager, suppress
 
 from leanmq.backends.streams.calls import Wait
 
-__all__ = ["MemoryHub", "wake_everybody"]
+__all__ = ["LocalHub", "wake_everybody"]
 
-_hubs: weakref.WeakValueDictionary[int, MemoryHub] = weakref.WeakValueDictionary()
+_hubs: weakref.WeakValueDictionary[int, LocalHub] = weakref.WeakValueDictionary()
 
 
-class MemoryHub:
+class LocalHub:
     """A version number per key. Whoever waits compares it with what was read before looking,
-    so a wake-up between the look and the wait is never missed."""
+    so a wake-up between the look and the wait is never missed.
 
-    def __init__(self) -> None:
+    Args:
+        rounds: How often everybody was woken before.
+    """
+
+    def __init__(self, rounds: int = 0) -> None:
         self._lock = threading.Lock()
         self._pid = os.getpid()
-        self._rounds = 0  # how often everybody was woken
+        self._rounds = rounds
         self._versions: dict[str, int] = {}
         self._waiters: dict[str, set[Callable[[], object]]] = {}
         _hubs[id(self)] = self
@@ -48,6 +55,10 @@ class MemoryHub:
             for waiters in self._waiters.values():
                 for notify in waiters:
                     notify()
+
+    def heir(self) -> LocalHub:
+        """The hub of a forked child, where every version that was read here is over."""
+        return LocalHub(self._rounds + max(self._versions.values(), default=0) + 1)
 
     def wait(self, wait: Wait) -> None:
         """Wait for a wake-up from any thread or task."""
@@ -90,7 +101,7 @@ class MemoryHub:
 
 
 def wake_everybody() -> None:
-    """Have everybody in this process look again, on whatever memory server they wait."""
+    """Have everybody in this process look again, whatever they wait for."""
     # Listed in one step, since other threads open and close clients meanwhile. What a fork
     # inherited is left alone: nobody waits there, and its lock may be held for ever.
     for hub in [reference() for reference in _hubs.valuerefs()]:

@@ -20,7 +20,7 @@ try:
 except (ImportError, AttributeError):  # not installed, or older than 3.0
     pack_command = None
 
-__all__ = ["Home", "Key", "Line", "Lines", "pack", "stirs"]
+__all__ = ["Home", "Key", "Line", "Lines", "disown", "pack", "stirs"]
 
 Line: TypeAlias = Any
 """A connection of redis-py, whose methods are untyped; or None."""
@@ -55,15 +55,12 @@ class Lines:
     def __del__(self) -> None:
         """In a forked child: take care that the lines it inherited are collected unnoticed.
 
-        asyncio would take their sockets out of the epoll set that the child shares with its
-        parent, whose loop would then see no reply. A socket that is closed here, and so in the
-        child alone, is out of the child's reach.
+        See ``disown``; the lines of threads need no such care.
         """
         for (_, _, (pid, loop)), lines in self._idle.items():
             if loop is not None and pid != os.getpid():
                 for line in lines:
-                    with suppress(Exception):
-                        line._writer.get_extra_info("socket")._sock.close()
+                    disown(line)
 
     def idle(self, key: Key) -> list[Line]:
         """The idle lines of a key, to pop from.
@@ -124,6 +121,17 @@ class Lines:
             return unix(path=address, **settings)
         settings |= {"host": address[0], "port": address[1], "socket_keepalive": True}
         return tcp(**settings) if tls is None else ssl(**settings, **tls)
+
+
+def disown(line: Line) -> None:
+    """In a forked child: close the socket of a line of asyncio that belongs to the parent.
+
+    Else asyncio would take it out of the epoll set that the child shares with its parent, whose
+    loop would then see no reply. What is closed here, and so in the child alone, is out of the
+    child's reach.
+    """
+    with suppress(Exception):
+        line._writer.get_extra_info("socket")._sock.close()
 
 
 class Credentials:

@@ -7,14 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Final
+from typing import Any, Final, TypeVar
 
-from leanmq.backends.streams.calls import Call, Outcome
+from msgspec.structs import replace
+
+from leanmq.backends.streams.calls import Call, Command, Outcome
+from leanmq.backends.streams.keys import is_of_shard
 from leanmq.backends.urls import Address, show
-from leanmq.backends.wire import NodeCall, Steps, redirect, troubles
-from leanmq.errors import ConnectionError, LeanMQError
+from leanmq.backends.wire import NodeCall, Steps, Together, redirect, troubles
+from leanmq.errors import ConnectionError, LeanMQError, OutcomeUnknownError
 
-__all__ = ["again", "failed", "hops", "pipeline", "shared_out"]
+__all__ = ["abreast", "again", "failed", "hops", "pipeline", "shared_out", "telling"]
+
+T = TypeVar("T")
 
 _CHUNK: Final = 500
 """Commands that are written at once: what is on its way, either way, is held in memory."""
@@ -40,7 +45,9 @@ def pipeline(address: Address, calls: Sequence[Call]) -> Steps[list[list[Outcome
         outcomes = yield NodeCall(address, commands, all(call.idempotent for call in chunk))
         lost = _unanswered(outcomes)
         rest = iter(outcomes)
-        results += [list(islice(rest, len(call.commands))) for call in chunk]
+        for call in chunk:
+            own = list(islice(rest, len(call.commands)))
+            results.append([_harmless(o, address) for o in own] if call.idempotent else own)
     return results
 
 
@@ -50,7 +57,10 @@ def shared_out(
     serving: Callable[[int], Address],
     send: Callable[[Address, Sequence[Call]], Steps[list[list[Outcome]]]],
 ) -> Steps[list[list[Outcome]]]:
-    """Run calls, the share of each server by one ``send``; what these raise is the outcome."""
+    """Run calls, the share of each server by one ``send``, and all of these at the same time.
+
+    What a ``send`` raises is the outcome of its calls.
+    """
     results: list[list[Outcome]] = [[]] * len(calls)
     shares: dict[Address, list[int]] = {}
     for place, (call, slot) in enumerate(zip(calls, slots, strict=True)):
@@ -58,14 +68,54 @@ def shared_out(
             shares.setdefault(serving(slot), []).append(place)
         except LeanMQError as error:
             results[place] = failed(call, error)
-    for address, places in shares.items():
-        share = [calls[place] for place in places]
+    told = [replace(call, commands=call.commands + telling(call)) for call in calls]
+    runs = [send(server, [told[place] for place in share]) for server, share in shares.items()]
+    for share, fresh in zip(shares.values(), (yield from abreast(runs)), strict=True):
+        for number, place in enumerate(share):
+            call = calls[place]
+            if isinstance(fresh, LeanMQError):
+                results[place] = failed(call, fresh)
+            else:
+                results[place] = fresh[number][: len(call.commands)]
+    return results
+
+
+def telling(call: Call) -> tuple[Command, ...]:
+    """What wakes those who wait for many queues: each key is a channel, in the slot of the call.
+
+    It goes behind the commands of the call, in the same write; nobody asks for its outcome.
+    """
+    return tuple(("SPUBLISH", key, "") for key in call.wakes if is_of_shard(key))
+
+
+def abreast(runs: Sequence[Steps[T]]) -> Steps[list[T | LeanMQError]]:
+    """Go through steps side by side: what each of them asks next is asked at the same time.
+
+    An error is the result of its own steps alone.
+    """
+    results: list[Any] = [None] * len(runs)
+    asked: list[tuple[int, NodeCall]] = []
+
+    def advance(place: int, outcomes: list[Outcome] | None) -> Steps[None]:
         try:
-            fresh = yield from send(address, share)
+            while True:
+                step = runs[place].send(outcomes)  # type: ignore[arg-type]  # None starts it
+                if isinstance(step, NodeCall):
+                    asked.append((place, step))
+                    return
+                outcomes = yield step
+        except StopIteration as stop:
+            results[place] = stop.value
         except LeanMQError as error:
-            fresh = [failed(call, error) for call in share]
-        for place, outcomes in zip(places, fresh, strict=True):
-            results[place] = outcomes
+            results[place] = error
+
+    for place in range(len(runs)):
+        yield from advance(place, None)
+    while asked:
+        now, asked = asked, []
+        answers = yield Together(tuple(call for _, call in now))
+        for (place, _), outcomes in zip(now, answers, strict=True):
+            yield from advance(place, outcomes)
     return results
 
 
@@ -117,6 +167,17 @@ def _unasked(lost: LeanMQError, address: Address) -> LeanMQError:
     """What is said of a call that was not written, since one before it was not answered."""
     error = ConnectionError(f"{show(address)} was not asked, after: {lost}")
     error.__cause__ = lost.__cause__ or lost
+    return error
+
+
+def _harmless(outcome: Outcome, address: Address) -> Outcome:
+    """The outcome of an idempotent call that went together with others."""
+    if not isinstance(outcome, OutcomeUnknownError):
+        return outcome
+    error = ConnectionError(
+        f"the reply of server {show(address)} was lost; ask again, it does no harm", in_doubt=True
+    )
+    error.__cause__ = outcome.__cause__ or outcome
     return error
 
 

@@ -5,16 +5,22 @@ from __future__ import annotations
 import importlib
 import inspect
 import warnings
-from typing import cast
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar, cast
 
 from leanmq.backends.connections import AsyncServerConnection, ServerConnection, Topology
+from leanmq.backends.listeners import LIMIT, AsyncListener, Listener, Wake
 from leanmq.backends.protocol import AsyncBackend, Backend, Capabilities
 from leanmq.backends.registry import Options
 from leanmq.backends.streams.driver import AsyncStreamsBackend, StreamsBackend
-from leanmq.backends.urls import Target, parse_url
+from leanmq.backends.urls import Address, Target, parse_url
+from leanmq.backends.wakes import Listens, SlotMap, Wakes
 from leanmq.backends.wire import AsyncWire, Wire
 
 __all__ = ["async_backend", "async_backend_on", "backend", "backend_on"]
+
+L = TypeVar("L", bound=Listens)
 
 _TOPOLOGIES = {
     "single": ("leanmq.backends.single", "SingleServer"),
@@ -31,7 +37,12 @@ def backend(url: str, options: Options) -> Backend:
 def backend_on(target: Target, options: Options) -> Backend:
     """A backend on these servers, for threads."""
     topology = _topology(target)
-    connection = ServerConnection(topology, Wire(target, options.timeout))
+    wire = Wire(target, options.timeout)
+
+    def listen(address: Address, wake: Wake) -> Listener:
+        return Listener(partial(wire.connect, address, LIMIT), wake)
+
+    connection = ServerConnection(topology, wire, _wakes(topology, listen))
     return StreamsBackend(connection, _capabilities(topology), options.prefix)
 
 
@@ -43,7 +54,12 @@ def async_backend(url: str, options: Options) -> AsyncBackend:
 def async_backend_on(target: Target, options: Options) -> AsyncBackend:
     """A backend on these servers, for asyncio."""
     topology = _topology(target)
-    connection = AsyncServerConnection(topology, AsyncWire(target, options.timeout))
+    wire = AsyncWire(target, options.timeout)
+
+    def listen(address: Address, wake: Wake) -> AsyncListener:
+        return AsyncListener(partial(wire.connect, address, LIMIT), wake)
+
+    connection = AsyncServerConnection(topology, wire, _wakes(topology, listen))
     return AsyncStreamsBackend(connection, _capabilities(topology), options.prefix)
 
 
@@ -76,6 +92,13 @@ def _level_of_the_user() -> int:
 def _topology(target: Target) -> Topology:
     module, name = _TOPOLOGIES[target.topology]
     return cast("Topology", getattr(importlib.import_module(module), name)(target))
+
+
+def _wakes(topology: Topology, listen: Callable[[Address, Wake], L]) -> Wakes[L] | None:
+    """How many queues are waited for, if not by blocking one server for all of them."""
+    if not isinstance(topology, SlotMap):
+        return None
+    return Wakes(topology.display, topology.where, listen)
 
 
 def _capabilities(topology: Topology) -> Capabilities:

@@ -15,7 +15,7 @@ from typing import Any
 import fakeredis
 from redis.exceptions import ConnectionError, RedisError
 
-from leanmq.backends.hub import MemoryHub
+from leanmq.backends.hub import LocalHub
 from leanmq.backends.streams.calls import Call, Command, Outcome, Outcomes
 from leanmq.backends.urls import Target
 from leanmq.backends.wire import translate
@@ -32,8 +32,8 @@ class MemoryServer:
         account: Of fakeredis: database, user and password.
     """
 
-    def __init__(self, hub: MemoryHub | None = None, server: Any = None, **account: Any) -> None:
-        self.hub = hub or MemoryHub()
+    def __init__(self, hub: LocalHub | None = None, server: Any = None, **account: Any) -> None:
+        self.hub = hub or LocalHub()
         self.pid = os.getpid()
         # RESP2 without callbacks: replies as every other connection gives them.
         client: Any = fakeredis.FakeRedis(
@@ -68,7 +68,7 @@ class MemoryServer:
 
 
 _named: weakref.WeakValueDictionary[str, MemoryServer] = weakref.WeakValueDictionary()
-_hubs: weakref.WeakKeyDictionary[Any, tuple[int, MemoryHub]] = weakref.WeakKeyDictionary()
+_hubs: weakref.WeakKeyDictionary[Any, tuple[int, LocalHub]] = weakref.WeakKeyDictionary()
 _locks: dict[int, threading.Lock] = {}
 
 
@@ -94,9 +94,9 @@ def server_of(target: Target) -> MemoryServer:
     if fake is None:
         return server(target.service)
     with _making():
-        pid, hub = _hubs.get(fake, (0, MemoryHub()))
+        pid, hub = _hubs.get(fake, (0, LocalHub()))
         if pid != os.getpid():
-            hub = MemoryHub()
+            hub = LocalHub()
             _hubs[fake] = os.getpid(), hub
         account = {"username": target.username, "password": target.password}
         return MemoryServer(hub, fake, db=target.db, **account)

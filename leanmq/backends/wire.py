@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import suppress
-from typing import Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 from redis.backoff import NoBackoff
@@ -25,8 +25,8 @@ from leanmq.backends.reach import Reach
 from leanmq.backends.streams.calls import Command, Outcome
 from leanmq.backends.urls import Address, Target, show
 
-__all__ = ["BLOCK_SLICE", "Address", "AsyncWire", "Drop", "NodeCall", "Steps", "Wire",
-           "redirect", "translate", "troubles"]  # fmt: skip
+__all__ = ["BLOCK_SLICE", "Address", "AsyncWire", "Drop", "NodeCall", "Steps", "Together", "Wire",
+           "hang_up", "hang_up_async", "redirect", "translate", "troubles"]  # fmt: skip
 
 BLOCK_SLICE: Final = 1.0
 """The longest ``block`` of a call, in seconds."""
@@ -60,7 +60,16 @@ class Drop(msgspec.Struct, frozen=True):
     address: Address
 
 
-Steps: TypeAlias = Generator["NodeCall | Drop", "list[Outcome]", T]
+class Together(msgspec.Struct, frozen=True):
+    """Node calls for different addresses, asked at the same time.
+
+    It is answered by a list of the outcomes of each. None of the calls blocks.
+    """
+
+    calls: tuple[NodeCall, ...]
+
+
+Steps: TypeAlias = Generator["NodeCall | Together | Drop", "list[Any]", T]
 """What a topology does: yields calls and drops, is sent the outcomes, returns a T."""
 
 
@@ -83,7 +92,24 @@ class Wire:
 
     def run(self, call: NodeCall) -> list[Outcome]:
         """One outcome for each command; trouble is a value, never an exception."""
-        outcomes: list[Outcome] = []
+        written = self._write(call)
+        return self._read(written) if isinstance(written, _Written) else written
+
+    def together(self, calls: Sequence[NodeCall]) -> list[list[Outcome]]:
+        """What ``run`` would return for each call, all of them asked before the first is read."""
+        begun: list[_Written | list[Outcome]] = []
+        try:
+            for call in calls:
+                begun.append(self._write(call))
+            return [self._read(it) if isinstance(it, _Written) else it for it in begun]
+        except BaseException:
+            for it in begun:
+                if isinstance(it, _Written) and not it.done:
+                    hang_up(it.line)
+            raise
+
+    def _write(self, call: NodeCall) -> _Written | list[Outcome]:
+        """Ask; returns what to read from, or the outcomes if that was not possible."""
         line: Line = None
         sent = False
         key = call.address, _patience(call, self._timeout), _home()
@@ -95,32 +121,62 @@ class Wire:
                 line.connect()
             sent = True
             line.send_packed_command((data,), check_health=False)
+        except Exception as error:  # noqa: BLE001 -- mapped, and handed on as a value
+            hang_up(line)
+            return _with_lost([], error, call, sent, self._reach)
+        except BaseException:
+            hang_up(line)
+            raise
+        return _Written(call, key, line)
+
+    def _read(self, written: _Written) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        call, key, line = written.call, written.key, written.line
+        try:
             for _ in call.commands:
                 try:
                     outcomes.append(line.read_response(disconnect_on_error=False))
                 except RedisError as error:
                     outcomes.append(_refusal(error, call))
         except Exception as error:  # noqa: BLE001 -- mapped, and handed on as a value
-            _hang_up(line)
-            return _with_lost(outcomes, error, call, sent, self._reach)
+            hang_up(line)
+            written.done = True
+            return _with_lost(outcomes, error, call, True, self._reach)
         except BaseException:
-            _hang_up(line)
+            hang_up(line)
             raise
+        written.done = True
         if self._reach.lost:
             self._reach.answers(call.address)
         if not self._lines.give_back(key, line):
-            _hang_up(line)
+            hang_up(line)
         return outcomes
+
+    def connect(self, address: Address, limit: float) -> Line:
+        """A new connection for somebody who listens, whose it is to hang up; raises if none.
+
+        Args:
+            address: The server.
+            limit: Seconds to wait for it, if less than usual.
+        """
+        key = address, min(limit, self._timeout), _home()
+        line = self._lines.make(key, sentinel=False)
+        try:
+            line.connect()
+        except BaseException:
+            hang_up(line)
+            raise
+        return line
 
     def drop(self, address: Address) -> None:
         """Close the idle connections to an address."""
         for line in self._lines.forget(_home(), address):
-            _hang_up(line)
+            hang_up(line)
 
     def close(self) -> None:
         """Close what is idle now, and each connection in use when its call has ended."""
         for line in self._lines.close(_home()):
-            _hang_up(line)
+            hang_up(line)
 
     def _take(self, key: Key) -> Line:
         """An idle line that the server has not closed meanwhile, or None.
@@ -134,7 +190,7 @@ class Wire:
                 line = idle.pop()
                 if not stirs(line._sock):
                     return line
-                _hang_up(line)
+                hang_up(line)
         return None
 
 
@@ -186,26 +242,44 @@ class AsyncWire:
                         outcomes.append(_refusal(error, call))
                     limit.reschedule(loop.time() + patience)
         except Exception as error:  # noqa: BLE001 -- mapped, and handed on as a value
-            await _hang_up_async(line)
+            await hang_up_async(line)
             return _with_lost(outcomes, error, call, sent, self._reach)
         except BaseException:
-            await _hang_up_async(line)
+            await hang_up_async(line)
             raise
         if self._reach.lost:
             self._reach.answers(call.address)
         if not self._lines.give_back(key, line):
-            await _hang_up_async(line)
+            await hang_up_async(line)
         return outcomes
+
+    async def together(self, calls: Sequence[NodeCall]) -> list[list[Outcome]]:
+        """See ``Wire.together``. If it is cancelled, all of them are."""
+        if len(calls) == 1:
+            return [await self.run(calls[0])]
+        return await asyncio.gather(*map(self.run, calls))
+
+    async def connect(self, address: Address, limit: float) -> Line:
+        """See ``Wire.connect``."""
+        patience = min(limit, self._timeout)
+        line = self._lines.make((address, patience, _home()), sentinel=False)
+        try:
+            async with asyncio.timeout(patience):
+                await line.connect()
+        except BaseException:
+            await hang_up_async(line)
+            raise
+        return line
 
     async def drop(self, address: Address) -> None:
         """See ``Wire.drop``, for this loop."""
         for line in self._lines.forget(_home(asyncio.get_running_loop()), address):
-            await _hang_up_async(line)
+            await hang_up_async(line)
 
     async def close(self) -> None:
         """See ``Wire.close``, for this loop."""
         for line in self._lines.close(_home(asyncio.get_running_loop())):
-            await _hang_up_async(line)
+            await hang_up_async(line)
         await asyncio.sleep(0)  # the transports close their sockets in the next turn
 
     async def _take(self, key: Key) -> Line:
@@ -216,8 +290,22 @@ class AsyncWire:
             writer = line._writer
             if not (writer.is_closing() or stirs(writer.get_extra_info("socket"))):
                 return line
-            await _hang_up_async(line)
+            await hang_up_async(line)
         return None
+
+
+class _Written:
+    """A call whose replies are still to be read from the line.
+
+    Attributes:
+        done: They were; the line is another's now.
+    """
+
+    __slots__ = ("call", "done", "key", "line")
+
+    def __init__(self, call: NodeCall, key: Key, line: Line) -> None:
+        self.call, self.key, self.line = call, key, line
+        self.done = False
 
 
 def _patience(call: NodeCall, timeout: float) -> float:
@@ -247,14 +335,15 @@ def _with_lost(
     return outcomes + [lost] * (len(call.commands) - len(outcomes))
 
 
-def _hang_up(line: Line) -> None:
+def hang_up(line: Line) -> None:
+    """Close a connection, whatever its state."""
     if line is not None:
         with suppress(Exception):
             line.disconnect()
 
 
-async def _hang_up_async(line: Line) -> None:
-    """Nothing in here suspends, so no cancellation can cut it short."""
+async def hang_up_async(line: Line) -> None:
+    """See ``hang_up``. Nothing in here suspends, so no cancellation can cut it short."""
     if line is not None:
         with suppress(Exception):
             if line._writer is not None:

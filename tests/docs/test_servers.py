@@ -10,10 +10,23 @@ import re
 import secrets
 import shlex
 from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
 
 import pytest
 
 import leanmq
+from leanmq.backends.many import Watch
+from leanmq.backends.protocol import (
+    Declare,
+    Exchange,
+    NewMessage,
+    QueueRef,
+    Receive,
+    SendBatch,
+    Settings,
+)
+from leanmq.backends.registry import Options, open_backend
 from tests.docs.pages import ROOT
 from tests.support import running
 from tests.support.process import RedisProcess
@@ -36,7 +49,7 @@ def user_lines(kind: str) -> list[list[str]]:
 
 
 def add_user(topology: Topology, node: RedisProcess, rules: list[str], prefix: str) -> None:
-    rules = [rule.replace("~mq:", f"~{prefix}") for rule in rules]
+    rules = [re.sub("^([~&])mq:", rf"\g<1>{prefix}", rule) for rule in rules]
     topology.ask(node, "ACL", "SETUSER", "leanmq", *rules)
 
 
@@ -84,6 +97,25 @@ def use_everything(mq: leanmq.LeanMQ) -> None:
     assert orders.delete(delete_dlq=True)
 
 
+def watch_everything(url: str, prefix: str) -> None:
+    """What routers do besides: wait for many queues."""
+    refs = [QueueRef(f"orders#{shard}") for shard in range(3)]
+    seam: Any = open_backend(url, None, Options(prefix=prefix))
+    with closing(seam):
+        seam.open()
+        seam.together([Declare(ref.name, Settings()) for ref in refs])
+
+        def awake(*, sent: bool) -> bool:
+            looks = [Exchange((), (Receive(ref, "me", 0, watched=True),)) for ref in refs]
+            marks = [result.mark for result in seam.together(looks)]
+            if sent:
+                seam.send(SendBatch(refs[0], [NewMessage(b"tea")]))
+            return bool(seam.watch(Watch(list(zip(refs, marks, strict=True)), 0.2)).awake)
+
+        wait_until(lambda: not awake(sent=False), 10, "a quiet watch")
+        assert awake(sent=True)
+
+
 def _receive(queue: leanmq.Queue) -> list[leanmq.Message]:
     return queue.get_messages(3, timeout=0.2)
 
@@ -117,6 +149,7 @@ def test_the_user_on_a_page_may_do_all_that_the_library_does(topology: Topology)
 
     with leanmq.LeanMQ(url, prefix=prefix) as mq:
         use_everything(mq)
+    watch_everything(url, prefix)
 
     refused = [
         entry
@@ -140,9 +173,9 @@ def test_the_user_on_a_page_reaches_no_other_keys(topology: Topology) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_user_on_a_page_has_no_right_too_many(kind: str) -> None:
     of_topology = {
-        "redis": set(),
-        "sentinel": {"role"},
-        "cluster": {"cluster|slots", "asking"},
+        "redis": {"xread"},
+        "sentinel": {"xread", "role"},
+        "cluster": {"cluster|slots", "asking", "spublish", "ssubscribe", "sunsubscribe"},
     }[kind]
     called = called_commands() | of_topology | {"ping"}
 

@@ -18,7 +18,7 @@ import time_machine
 from leanmq import AsyncLeanMQ, LeanMQ, Queue
 from leanmq.backends import hub as hubs
 from leanmq.backends import memory
-from leanmq.backends.hub import MemoryHub
+from leanmq.backends.hub import LocalHub
 from leanmq.backends.streams.calls import Wait
 from leanmq.testing import ManualClock
 from tests.support.waiting import wait_until
@@ -186,7 +186,7 @@ async def test_a_task_that_waits_looks_again_at_once(
 
 
 def test_who_has_looked_and_does_not_wait_yet_looks_again_too(clock: ManualClock) -> None:
-    hub = MemoryHub()
+    hub = LocalHub()
     seen = hub.version("k")
     clock.advance(1)
 
@@ -196,7 +196,7 @@ def test_who_has_looked_and_does_not_wait_yet_looks_again_too(clock: ManualClock
 def test_a_hub_that_a_fork_inherited_is_left_alone(
     clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inherited = MemoryHub()
+    inherited = LocalHub()
     inherited._pid -= 1
     with inherited._lock:  # as by a thread that the fork does not have
         done = threading.Thread(target=hubs.wake_everybody, daemon=True)

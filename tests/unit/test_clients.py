@@ -15,7 +15,7 @@ import pytest
 
 import leanmq
 from leanmq import ClosedError, ConnectionError, LeanMQ, LeanMQError, Outgoing, Queue
-from leanmq.backends.hub import MemoryHub
+from leanmq.backends.hub import LocalHub
 from leanmq.backends.protocol import Exchange, Held, QueueRef, Receive, Settlement, Verb
 from leanmq.backends.registry import Options, open_backend
 from leanmq.backends.streams.calls import Wait
@@ -167,7 +167,7 @@ def test_what_a_backend_cannot_do_it_refuses() -> None:
 
 
 def test_a_wake_up_between_the_look_and_the_wait_is_not_missed() -> None:
-    hub = MemoryHub()
+    hub = LocalHub()
     seen = hub.version("k")
     hub.wake(("k",))
 
@@ -175,7 +175,7 @@ def test_a_wake_up_between_the_look_and_the_wait_is_not_missed() -> None:
 
 
 def test_a_hub_forgets_those_who_do_not_wait_any_more() -> None:
-    hub = MemoryHub()
+    hub = LocalHub()
     hub.wait(Wait(hub, ("k",), (hub.version("k"),), seconds=0.01))
 
     assert not hub._waiters
@@ -204,7 +204,7 @@ def test_a_backend_that_was_given_knows_its_own_prefix() -> None:
 
 
 def test_a_waiter_whose_loop_is_gone_does_not_fail_a_send() -> None:
-    hub = MemoryHub()
+    hub = LocalHub()
     loop = asyncio.new_event_loop()
     waiting = loop.create_task(hub.wait_async(Wait(hub, ("k",), (0,), seconds=60)))
     loop.run_until_complete(asyncio.sleep(0))

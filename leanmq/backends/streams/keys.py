@@ -18,6 +18,7 @@ __all__ = [
     "SCHEMA",
     "QueueKeys",
     "StreamKeys",
+    "is_of_shard",
     "older_registry_key",
     "queue_keys",
     "registry_key",
@@ -106,6 +107,15 @@ def queue_keys(prefix: str, name: str, tag: str) -> QueueKeys:
     live = StreamKeys(key("q"), key("due"), key("duep"), key("ids"), *ends, *shared)
     dead = StreamKeys(key("d"), key("ddue"), key("dduep"), key("dids"), *ends, *shared)
     return QueueKeys(tag, live, dead)
+
+
+def is_of_shard(key: str) -> bool:
+    """Whether a key is one of a shard: no other queue has a ``#`` in its name.
+
+    >>> is_of_shard("mq:{orders#3}:q:orders#3"), is_of_shard("mq:{orders#3}:q:orders")
+    (True, False)
+    """
+    return "#" in key.partition("}:")[2]
 
 
 def registry_key(prefix: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -55,11 +55,16 @@ class World:
         self.frozen: set[Address] = set()
         self.log: list[tuple[Address, str]] = []
         self.calls: list[NodeCall] = []
+        self.groups: list[list[Address]] = []
         self.dropped: list[Address] = []
 
     def run(self, call: NodeCall) -> list[Any]:
         self.calls.append(call)
         return [self._one(call, command) for command in call.commands]
+
+    def together(self, calls: Sequence[NodeCall]) -> list[list[Any]]:
+        self.groups.append([call.address for call in calls])
+        return [self.run(call) for call in calls]
 
     def _one(self, call: NodeCall, command: tuple[Any, ...]) -> Any:
         where, server = show(call.address), self.servers.get(call.address)
