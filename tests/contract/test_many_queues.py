@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,7 +10,6 @@ import pytest
 from leanmq import LeanMQError, QueueNotFoundError, QueueSettingsError
 from leanmq.backends.many import Record, Watch
 from leanmq.backends.protocol import (
-    Declare,
     Exchange,
     ListQueues,
     NewMessage,
@@ -20,59 +17,12 @@ from leanmq.backends.protocol import (
     QueueRef,
     Receive,
     SendBatch,
-    Settings,
     Stats,
 )
-from leanmq.backends.registry import Options, open_async_backend, open_backend
 from tests.contract.harness import SERVERS, Client, Harness, eventually
+from tests.contract.seam import REFS, Seam
 
 pytestmark = pytest.mark.on("memory", *SERVERS)
-
-REFS = [QueueRef(f"orders#{n}") for n in range(5)]
-
-
-class Seam:
-    """A backend of the subject; its methods are asynchronous in both worlds."""
-
-    def __init__(self, harness: Harness) -> None:
-        self.harness = harness
-        options = Options(prefix=harness.prefix)
-        self.backend: Any = (
-            open_backend(harness.url, None, options)
-            if harness.world == "sync"
-            else open_async_backend(harness.url, None, options)
-        )
-
-    def __getattr__(self, method: str) -> Any:
-        async def call(*request: Any) -> Any:
-            found = getattr(self.backend, method)
-            if self.harness.world == "sync":
-                return await self.harness.run(found, *request)
-            answer = found(*request)
-            return await answer if inspect.isawaitable(answer) else answer
-
-        return call
-
-    async def declared(self) -> Seam:
-        declared = await self.together([Declare(ref.name, Settings(lease=9.0)) for ref in REFS])
-        assert [d.created for d in declared] == [True] * 5
-        return self
-
-    async def look(self, ref: QueueRef, count: int = 10) -> Any:
-        receive = Receive(ref, "me", count, watched=True)
-        [result] = await self.together([Exchange((), (receive,))])
-        return result
-
-    async def watched(self, refs: Sequence[QueueRef] = REFS) -> list[tuple[QueueRef, str]]:
-        """Marks of quiet queues, once watching them has begun: at first it may find too many."""
-        marks: list[tuple[QueueRef, str]] = []
-
-        async def quiet() -> bool:
-            marks[:] = [(ref, (await self.look(ref)).mark) for ref in refs]
-            return not (await self.watch(Watch(marks, 0.2))).awake
-
-        await eventually(quiet, within=10)
-        return marks
 
 
 @pytest.fixture
@@ -120,7 +70,7 @@ async def test_a_receive_of_none_tells_whether_there_is_a_message(seam: Seam) ->
 async def test_a_watch_ends_when_a_message_comes_and_takes_nothing(seam: Seam) -> None:
     await seam.declared()
     marks = await seam.watched()
-    watching = asyncio.ensure_future(_until_awake(seam, marks))
+    watching = asyncio.ensure_future(seam.until_awake(marks))
 
     await seam.send(SendBatch(REFS[3], [NewMessage(b"1")]))
 
@@ -185,9 +135,3 @@ async def test_a_name_is_a_queue_or_a_record(seam: Seam, mq: Client) -> None:
     with pytest.raises(QueueSettingsError, match="'sharded' is sharded"):
         await mq.get_queue("sharded")
     assert [info.name for info in await mq.list_queues()] == ["plain", "plain"]
-
-
-async def _until_awake(seam: Seam, marks: list[tuple[QueueRef, str]]) -> list[QueueRef]:
-    while not (watched := await seam.watch(Watch(marks, 1.0))).awake:
-        pass
-    return list(watched.awake)

@@ -251,6 +251,9 @@ class ScriptedLine:
             raise self.script.refuse
         self.open = True
 
+    def _written(self) -> None:
+        """For those who want to know."""
+
     def _read(self) -> Any:
         reply = self.script.replies.pop(0)
         if isinstance(reply, BaseException):
@@ -264,6 +267,7 @@ class SyncLine(ScriptedLine):
 
     def send_packed_command(self, data: tuple[bytes], check_health: bool) -> None:
         assert self.open
+        self._written()
 
     def read_response(self, disconnect_on_error: bool) -> Any:
         return self._read()
@@ -278,6 +282,7 @@ class AsyncLine(ScriptedLine):
 
     async def send_packed_command(self, data: tuple[bytes], check_health: bool) -> None:
         assert self.open
+        self._written()
 
     async def read_response(self, disconnect_on_error: bool) -> Any:
         return self._read()
@@ -292,6 +297,7 @@ class Bench:
 
     def __init__(self, world: str, loop: asyncio.AbstractEventLoop) -> None:
         kind: type[ScriptedLine] = SyncLine if world == "sync" else AsyncLine
+        self.kind, self.is_async = kind, world == "asyncio"
         self.script = kind.script = Script()
         target = parse_url("redis://ann:pw@127.0.0.1/2")
         self.wire = Wire(target) if world == "sync" else AsyncWire(target)
@@ -453,6 +459,103 @@ def test_another_loop_has_lines_of_its_own() -> None:
     assert len(bench.script.made) == 2
     for loop in loops:
         loop.close()
+    for line in bench.script.made:
+        line._sock.close()
+        line.server.close()
+
+
+# -- several servers at the same time --------------------------------------------------------
+
+THERE = ("127.0.0.1", 6380)
+
+
+def calls(*addresses: Any, commands: int = 1) -> list[NodeCall]:
+    return [NodeCall(address, (PING,) * commands, idempotent=False) for address in addresses]
+
+
+def replying(bench: Bench, **replies: list[Any]) -> list[str]:
+    """Give each server replies of its own, by its port; returns what happens, in order."""
+    story: list[str] = []
+
+    class Line(bench.kind):  # type: ignore[misc,name-defined]  # of either world
+        def port(self) -> str:
+            return f"p{self.settings['port']}"
+
+        def _read(self) -> Any:
+            story.append(f"read {self.port()}")
+            bench.script.replies = replies[self.port()]
+            return super()._read()
+
+        def _written(self) -> None:
+            story.append(f"write {self.port()}")
+            if replies[self.port()] == ["broken"]:
+                raise redis_errors.ConnectionError("broken")
+
+    bench.wire._lines._kinds = (Line, Line, Line)
+    return story
+
+
+def test_all_are_asked_before_the_first_is_read(bench: Bench) -> None:
+    story = replying(bench, p6379=[b"1", b"2"], p6380=[b"3", b"4"])
+
+    assert bench.do(bench.wire.together(calls(HERE, THERE, commands=2))) == [
+        [b"1", b"2"],
+        [b"3", b"4"],
+    ]
+
+    if not bench.is_async:  # there each call goes its own way
+        assert story == [f"{do} p{port}" for do in ("write", "read") for port in (6379, 6380)
+                         for _ in range(1 if do == "write" else 2)]  # fmt: skip
+    assert all(line.open for line in bench.script.made)
+    assert bench.do(bench.wire.together([])) == []
+
+
+def test_trouble_with_one_server_leaves_the_lines_to_the_others_clean(bench: Bench) -> None:
+    lost = redis_errors.ConnectionError("closed")
+    replying(bench, p6379=[b"1", lost], p6380=[b"3", b"4", b"5"], p6381=["broken"])
+    others = calls(HERE, THERE, ("127.0.0.1", 6381), commands=2)
+
+    first, second, third = bench.do(bench.wire.together(others))
+
+    assert first[0] == b"1"
+    assert isinstance(first[1], OutcomeUnknownError)
+    assert second == [b"3", b"4"]
+    assert [type(outcome) for outcome in third] == [OutcomeUnknownError] * 2
+    assert sorted(line.open for line in bench.script.made) == [False, False, True]
+    assert bench.do(bench.wire.together(calls(THERE))) == [[b"5"]]
+    assert len(bench.script.made) == 3
+
+
+def test_an_interruption_closes_every_line_that_was_not_read(bench: Bench) -> None:
+    blow = asyncio.CancelledError if bench.is_async else KeyboardInterrupt
+    replying(bench, p6379=[b"1"], p6380=[blow()], p6381=[b"3"])
+
+    with pytest.raises(blow):
+        bench.do(bench.wire.together(calls(HERE, THERE, ("127.0.0.1", 6381))))
+
+    opened = {line.settings["port"]: line.open for line in bench.script.made}
+    assert not opened[6380]
+    assert bench.is_async or not opened[6381]
+
+
+def test_a_cancelled_call_of_many_servers_closes_all_lines() -> None:
+    bench = Bench("asyncio", asyncio.new_event_loop())
+
+    class Silent(AsyncLine):
+        async def read_response(self, disconnect_on_error: bool) -> Any:
+            await asyncio.Event().wait()
+
+    bench.wire._lines._kinds = (Silent, Silent, Silent)
+
+    async def cancelled() -> None:
+        asking: Any = bench.wire.together(calls(HERE, THERE))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asking, 0.05)
+        assert [line.open for line in bench.script.made] == [False, False]
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    bench.do(cancelled())
+    bench._loop.close()
     for line in bench.script.made:
         line._sock.close()
         line.server.close()

@@ -142,6 +142,58 @@ def test_each_primary_of_a_cluster_gets_its_share_at_once(cluster: Cluster, worl
     assert len(world.calls) == 2
 
 
+def test_the_primaries_of_a_cluster_are_asked_at_the_same_time(
+    cluster: Cluster, world: World
+) -> None:
+    settle_in(cluster, world)
+    world.groups.clear()
+    calls = [get(key, commands=2) for _ in range(300) for key in ("k", "a")]
+
+    assert cluster.connection.run_many(calls) == [["k"] * 2, ["a"] * 2] * 300
+
+    assert [sorted(group) for group in world.groups] == [[A, B], [A, B]]
+    assert sorted(node_calls(world)) == [(A, 100), (A, 500), (B, 100), (B, 500)]
+
+
+def test_a_primary_that_must_first_prove_itself_does_not_hold_up_the_others(
+    cluster: Cluster, world: World
+) -> None:
+    settle_in(cluster, world)
+    world.frozen.add(B)
+    cluster.connection.run_many([get("a")])
+    world.groups.clear()
+
+    results = cluster.connection.run_many([get("a"), get("k")])
+
+    assert results[1] == ["k"]
+    assert isinstance(results[0][0], ConnectionError)
+    assert not results[0][0].in_doubt
+    assert [sorted(group) for group in world.groups] == [[A, B]]
+
+
+def test_open_asks_the_primaries_at_the_same_time(cluster: Cluster, world: World) -> None:
+    cluster.connection.open()
+
+    assert [sorted(group) for group in world.groups] == [[A, B]]
+
+
+def test_only_what_must_not_happen_twice_is_unknown_when_the_reply_to_many_is_lost(
+    world: World,
+) -> None:
+    connection = single(world)
+    world.frozen.add(A)
+    send = Call((("GET", "s"),), "s", idempotent=False)
+
+    results = connection.run_many([get("a"), send, *[send] * 1_000])
+
+    (read,), (sent,), *rest = results
+    assert (type(read), read.in_doubt) == (ConnectionError, True)
+    assert (type(sent), sent.in_doubt) == (OutcomeUnknownError, True)
+    unknown = [isinstance(outcome, OutcomeUnknownError) for (outcome,) in rest]
+    assert unknown == [True] * 498 + [False] * 502, "what was not written is not in doubt"
+    assert not any(outcome.in_doubt for (outcome,) in rest[498:])
+
+
 def test_only_what_was_redirected_goes_again_and_by_itself(cluster: Cluster, world: World) -> None:
     settle_in(cluster, world)
     cluster.home = C
