@@ -139,7 +139,8 @@ class Listener:
             return False
         with self._lock:
             awake = self._subscriptions.take(data, time.monotonic())
-        self._wake(tuple(awake))
+        if awake:
+            self._wake(tuple(awake))
         return True
 
     def _end(self) -> None:
@@ -150,7 +151,8 @@ class Listener:
             self._ear.close()
         hang_up(self._line)
         self._line = None
-        self._wake(held)
+        if held:
+            self._wake(held)
 
 
 class AsyncListener:
@@ -210,7 +212,8 @@ class AsyncListener:
                 self.ended = True
                 await hang_up_async(self._line)
                 self._line = None
-                self._wake(self._subscriptions.held())
+                if held := self._subscriptions.held():
+                    self._wake(held)
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         while True:
@@ -223,4 +226,5 @@ class AsyncListener:
                     data = await reader.read(_PIECE)
                     if not data:
                         return
-                    self._wake(tuple(self._subscriptions.take(data, time.monotonic())))
+                    if awake := self._subscriptions.take(data, time.monotonic()):
+                        self._wake(tuple(awake))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 
-from leanmq.backends.listeners import AsyncListener, Listener, Wake
+from leanmq.backends.listeners import Wake
 from leanmq.backends.streams.calls import Wait
 from leanmq.backends.urls import Address
 from leanmq.backends.wakes import Wakes
@@ -166,64 +164,3 @@ def test_another_loop_has_listeners_of_its_own_and_those_of_a_closed_one_are_for
 
     assert len(ears.made) == 3
     assert ears.wakes.stop() == ears.made[2:]
-
-
-# -- the real ones, without a server ---------------------------------------------------------
-
-
-def refused(*_: Any) -> Any:
-    raise OSError("refused")
-
-
-def test_a_thread_that_cannot_connect_ends_and_heeds_nothing_more() -> None:
-    woken: list[tuple[str, ...]] = []
-    listener = Listener(refused, woken.append)
-    listener.join()
-
-    assert listener.ended
-    assert not listener.heed(["a"])
-    assert not listener.hears("a")
-    assert woken == [()], "nothing was subscribed to"
-    listener.stop()
-
-
-def test_without_another_thread_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_: object) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", full)
-    listener = Listener(refused, lambda _: None)
-
-    assert listener.ended
-    listener.stop()
-    listener.join()
-
-
-async def test_a_task_that_cannot_connect_ends_and_heeds_nothing_more() -> None:
-    async def connect() -> Any:
-        refused()
-
-    listener = AsyncListener(connect, lambda _: None)
-    assert listener.heed(["a"])
-    await listener.join()
-
-    assert listener.ended
-    assert not listener.heed(["a"])
-    assert not listener.hears("a")
-
-
-def test_a_listener_that_rings_without_end_does_not_block() -> None:
-    rung = threading.Event()
-
-    def connect() -> Any:
-        assert rung.wait(10)
-        refused()
-
-    listener = Listener(connect, lambda _: None)
-    for n in range(5_000):
-        listener.heed([str(n)])
-    rung.set()
-
-    listener.stop()
-    listener.join()
-    assert listener.ended
