@@ -160,12 +160,17 @@ class AsyncListener:
 
     def __init__(self, connect: Callable[[], Awaitable[Line]], wake: Wake) -> None:
         self.began = time.monotonic()
-        self.ended = False
         self._connect, self._wake = connect, wake
         self._subscriptions = Subscriptions(self.began)
         self._line: Line = None
+        self._ended = False
         self._loop = asyncio.get_running_loop()
         self._task = self._loop.create_task(self._run(), name="leanmq-listener")
+
+    @property
+    def ended(self) -> bool:
+        """Whether it hears nothing any more. A task that was cancelled may never have begun."""
+        return self._ended or self._task.done()
 
     @property
     def refusal(self) -> str:
@@ -209,7 +214,7 @@ class AsyncListener:
                 line = self._line = await self._connect()
                 await self._listen(line._reader)
             finally:
-                self.ended = True
+                self._ended = True
                 await hang_up_async(self._line)
                 self._line = None
                 if held := self._subscriptions.held():

@@ -43,14 +43,15 @@ class Listens(Protocol):
     """See ``listeners.py``.
 
     Attributes:
-        began: When it was made.
-        ended: It hears nothing any more.
+        began: When it was made (``time.monotonic``).
+        ended: Whether it hears nothing any more.
         refusal: What the server said when it refused a subscription.
     """
 
     began: float
-    ended: bool
 
+    @property
+    def ended(self) -> bool: ...
     @property
     def refusal(self) -> str: ...
     def heed(self, keys: Sequence[str]) -> bool: ...

@@ -11,13 +11,16 @@ from leanmq import LeanMQError, QueueNotFoundError, QueueSettingsError
 from leanmq.backends.many import Record, Watch
 from leanmq.backends.protocol import (
     Exchange,
+    Held,
     ListQueues,
     NewMessage,
     Purge,
     QueueRef,
     Receive,
     SendBatch,
+    Settlement,
     Stats,
+    Verb,
 )
 from tests.contract.harness import SERVERS, Client, Harness, eventually
 from tests.contract.seam import REFS, Seam
@@ -98,6 +101,22 @@ async def test_a_watch_of_quiet_queues_ends_in_time(seam: Seam) -> None:
 
     async with asyncio.timeout(5):
         assert list((await seam.watch(Watch(marks, 0.05))).awake) == []
+
+
+async def test_dead_letters_are_watched_as_well(seam: Seam) -> None:
+    await seam.declared()
+    dead = QueueRef(REFS[2].name, dead=True)
+    marks = await seam.watched([dead])
+    watching = asyncio.ensure_future(seam.until_awake(marks))
+    await seam.send_one(REFS[2])
+    [delivery] = (await seam.look(REFS[2])).deliveries
+
+    held = Held(delivery.id, delivery.receipt)
+    settlement = Settlement(REFS[2], Verb.DEAD_LETTER, [held])
+    await seam.exchange(Exchange((settlement,), ()))
+
+    async with asyncio.timeout(10):
+        assert await watching == [dead]
 
 
 async def test_nothing_is_missed_at_the_first_watch(seam: Seam) -> None:

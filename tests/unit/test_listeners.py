@@ -203,6 +203,18 @@ async def test_a_task_that_cannot_connect_ends_and_heeds_nothing_more() -> None:
     assert not listener.hears("a")
 
 
+async def test_a_task_that_was_cancelled_before_it_began_heeds_nothing() -> None:
+    async def connect() -> Any:
+        refused()
+
+    listener = AsyncListener(connect, lambda _: None)
+    listener._task.cancel()
+    await listener.join()
+
+    assert listener.ended
+    assert not listener.heed(["a"])
+
+
 def test_a_listener_that_rings_without_end_does_not_block() -> None:
     rung = threading.Event()
 

@@ -410,7 +410,8 @@ class StreamOperations:
                 *held,
             ),
             queue=request.queue.name,
-            wakes=(keys.dead,),
+            # Who receives dead letters buries none: it would only wake itself, without end.
+            wakes=() if request.queue.dead else (keys.dead,),
         )
         result = replies.received(reply, request.consumer, dead=request.queue.dead)
         if hub and request.watched:
