@@ -239,7 +239,7 @@ def fork(run_story: Callable[[Story], Any], story: Story, end: str) -> Any:
 def none_given_up() -> Iterator[None]:
     """No connection of this process may need to be given up meanwhile."""
     given_up: list[object] = []
-    originals = {name: getattr(wire, name) for name in ("_hang_up", "_hang_up_async")}
+    originals = {name: getattr(wire, name) for name in ("hang_up", "hang_up_async")}
 
     def watched(name: str) -> Callable[[Any], Any]:
         def hang_up(line: Any) -> Any:

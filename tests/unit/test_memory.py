@@ -152,3 +152,21 @@ assert os.waitstatus_to_exitcode(os.wait()[1]) == 7
 assert parent.queue("orders").get_messages() == []
 """
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+def test_waiting_for_dead_letters_asks_the_server_a_few_times_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[Any] = []
+    run = memory.MemoryServer.run
+    monkeypatch.setattr(
+        memory.MemoryServer, "run", lambda server, call: (asked.append(call), run(server, call))[1]
+    )
+    with LeanMQ("memory://") as mq:
+        letters = mq.queue("orders").dlq
+        letters.declare()
+        asked.clear()
+
+        assert letters.get_messages(timeout=0.3) == []
+
+    assert len(asked) < 10, "it was woken by its own looks"
