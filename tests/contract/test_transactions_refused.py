@@ -18,7 +18,7 @@ from leanmq import (
     QueueSettingsError,
     TransactionError,
 )
-from tests.contract.harness import ROUTERS, Client, Harness
+from tests.contract.harness import Client, Harness
 from tests.contract.shop import (
     bounded,
     counts,
@@ -393,7 +393,7 @@ async def test_queues_of_different_slots_are_refused_before_anything_is_sent(
         tx.send_message(orders, "one queue is one slot")
 
 
-@pytest.mark.on("memory", "redis", "sentinel", "pass-through", *ROUTERS)
+@pytest.mark.on("memory", "redis", "sentinel", "pass-through", "round-memory", "round-redis")
 async def test_queues_of_any_slot_share_a_transaction_where_that_can_be(mq: Client) -> None:
     orders, mails = mq.queue("orders"), mq.queue("mails")
     await send(mq, (orders, 1), (mails, 2))

@@ -16,6 +16,7 @@ import pytest
 
 from leanmq import AccessError, AsyncLeanMQ, ConnectionError, LeanMQ, OutcomeUnknownError
 from leanmq.backends import memory
+from leanmq.backends.streams.calls import Call
 
 
 def test_threads_that_connect_first_and_at_once_see_the_same_server() -> None:
@@ -159,9 +160,12 @@ def test_waiting_for_dead_letters_asks_the_server_a_few_times_only(
 ) -> None:
     asked: list[Any] = []
     run = memory.MemoryServer.run
-    monkeypatch.setattr(
-        memory.MemoryServer, "run", lambda server, call: (asked.append(call), run(server, call))[1]
-    )
+
+    def counted(server: memory.MemoryServer, call: Call) -> Any:
+        asked.append(call)
+        return run(server, call)
+
+    monkeypatch.setattr(memory.MemoryServer, "run", counted)
     with LeanMQ("memory://") as mq:
         letters = mq.queue("orders").dlq
         letters.declare()
