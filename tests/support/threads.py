@@ -23,8 +23,8 @@ def at_once(
     Args:
         work: What each thread does.
         threads: How many there are.
-        disturb: A module whose functions let another thread run before each of their lines. An
-            interpreter lock makes most of them atomic by chance, which no other Python promises.
+        disturb: A module whose functions let another thread run before each of their bytecodes.
+            Many of its lines are atomic by chance in one release of Python, and not in the next.
 
     Raises:
         Exception: what ``work`` raised in any of them.
@@ -34,6 +34,7 @@ def at_once(
     def yielding(frame: FrameType, event: str, argument: Any) -> Any:
         if disturb is None or frame.f_code.co_filename != disturb.__file__:
             return None
+        frame.f_trace_lines, frame.f_trace_opcodes = False, True
         time.sleep(0)
         return yielding
 
