@@ -41,7 +41,7 @@ DISTRIBUTION_SERVER: Final = "7.0"
 
 WORLDS: Final = ("sync", "asyncio")
 ON_SERVERS: Final = ("redis", "sentinel", "cluster")
-IN_MEMORY: Final = ("memory", "pass-through", "hash-memory", "round-memory")
+IN_MEMORY: Final = ("memory", "pass-through", "hash-memory")
 
 # The contract waits (for failovers, for leases) much more than it computes.
 WORKERS: Final = "4"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Collection, Mapping
 from typing import Final
 
@@ -57,10 +58,19 @@ class Balancing(Spreading):
         clock: Clock | None = None,
     ) -> None:
         super().__init__(weights, clock)
+        self._weights, self._strategy = weights, strategy
         self.strategy: Strategy = strategy_of(strategy, weights)
         self.tally = Tally()
         # Apart from whether it can be reached: one that is full must be received from.
         self._taking = [Breaker(self.clock) for _ in self.nodes]
+
+    def forked(self) -> None:
+        """See ``Routing.forked``."""
+        super().forked()
+        self.strategy = strategy_of(self._strategy, self._weights)
+        self.tally = Tally()
+        self._taking = [Breaker(self.clock) for _ in self.nodes]
+        self.routes.clear()
 
     def route(self, name: str) -> Plan[Route]:
         """Every node has the queue."""
@@ -72,6 +82,9 @@ class Balancing(Spreading):
         if route is None:
             parts = tuple(Part(node.name, node, name) for node in self.nodes)
             route = self.routes.setdefault(name, Route(name, parts))
+            # Begin anywhere: of many processes that send one message each, not all to the first.
+            if skipped := random.randrange(len(parts)):
+                self.strategy.share(name, skipped, [node.name for node in self.nodes])
         return route
 
     def declare(self, request: Declare) -> Plan[Declared]:

@@ -46,8 +46,9 @@ class Nodes:
     most a second, and joins them when it waits again: they take nothing.
     """
 
-    def __init__(self, backends: Sequence[Backend]) -> None:
+    def __init__(self, backends: Sequence[Backend], forked: Callable[[], object]) -> None:
         self._backends = backends
+        self._forked = forked
         self._many = [isinstance(backend, ManyQueues) for backend in backends]
         self._closed = False
         self._reset()
@@ -62,6 +63,7 @@ class Nodes:
         """Carry out a plan."""
         if self._pid != os.getpid():  # a fork has none of the threads
             self._reset()
+            self._forked()
         answer: Any = None
         try:
             while True:
@@ -166,14 +168,19 @@ class Nodes:
 class AsyncNodes:
     """``Nodes`` for asyncio: tasks instead of threads."""
 
-    def __init__(self, backends: Sequence[AsyncBackend]) -> None:
+    def __init__(self, backends: Sequence[AsyncBackend], forked: Callable[[], object]) -> None:
         self._backends = backends
+        self._forked = forked
+        self._pid = os.getpid()
         self._many = [isinstance(backend, AsyncManyQueues) for backend in backends]
         self._watches: dict[_Key, asyncio.Task[Any]] = {}
         self._plans: set[asyncio.Task[None]] = set()
 
     async def drive(self, plan: Plan[T]) -> T:
         """Carry out a plan."""
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._forked()
         answer: Any = None
         try:
             while True:

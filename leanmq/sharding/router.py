@@ -49,7 +49,7 @@ class _Router:
 
     def __init__(self, members: Any, routing: Sharding | Balancing) -> None:
         self._members = members
-        self._nodes = Nodes([member.backend for member in members])
+        self._nodes = Nodes([member.backend for member in members], routing.forked)
         self.routing = routing
 
     def __repr__(self) -> str:

@@ -150,6 +150,11 @@ class Routing:
         self.routes: dict[str, Route] = {}
         self.closed = False
 
+    def forked(self) -> None:
+        """This is a child now: begin with locks that no thread of the parent may hold."""
+        for node in self.nodes:
+            node.breaker = Breaker(self.clock)
+
     # --- what the two kinds of routers differ in
 
     def route(self, name: str) -> Plan[Route]:

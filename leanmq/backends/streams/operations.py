@@ -43,6 +43,7 @@ from leanmq.backends.protocol import (
     State,
     Stats,
     Transact,
+    Verb,
 )
 from leanmq.backends.streams import refusals, replies
 from leanmq.backends.streams.calls import Call, Command, Hub, Many, Outcomes, Reply, Wait
@@ -84,6 +85,8 @@ SWEEP_EVERY = 0.9
 waiting consumer sweeps once a slice."""
 
 SWEEP_EVERY_IN_MEMORY = 0.05
+
+_ENDS = (Verb.ACKNOWLEDGE, Verb.DELETE)
 
 _STATES = {State.READY: "ready", State.IN_FLIGHT: "flight", State.DELAYED: "delayed"}
 
@@ -348,7 +351,8 @@ class StreamOperations:
             settlement.messages,
             delay=settlement.delay,
             reason=settlement.reason,
-            wakes=(keys.stream, keys.dead),
+            # What is done is nobody else's to receive.
+            wakes=() if settlement.verb in _ENDS else (keys.stream, keys.dead),
         )
         return done.standings
 
@@ -410,8 +414,9 @@ class StreamOperations:
                 *held,
             ),
             queue=request.queue.name,
-            # Who receives dead letters buries none: it would only wake itself, without end.
-            wakes=() if request.queue.dead else (keys.dead,),
+            # Who receives dead letters buries none: it would only wake itself, without end. On
+            # servers it is too seldom to be published with every look.
+            wakes=() if request.queue.dead or not self.hub else (keys.dead,),
         )
         result = replies.received(reply, request.consumer, dead=request.queue.dead)
         if hub and request.watched:

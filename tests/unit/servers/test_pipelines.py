@@ -25,7 +25,7 @@ EXPECTED = [[0, key.encode()] for key in KEYS]
 def counted() -> Iterator[Counter[object]]:
     """How often each address is asked for data, by threads and tasks alike."""
     asked: Counter[object] = Counter()
-    run, run_async = Wire.run, AsyncWire.run
+    write, run_async = Wire._write, AsyncWire.run
 
     def note(call: NodeCall) -> NodeCall:
         if any(command[0] == "EXISTS" for command in call.commands):
@@ -33,7 +33,7 @@ def counted() -> Iterator[Counter[object]]:
         return call
 
     with (
-        patch.object(Wire, "run", lambda self, call: run(self, note(call))),
+        patch.object(Wire, "_write", lambda self, call: write(self, note(call))),
         patch.object(AsyncWire, "run", lambda self, call: run_async(self, note(call))),
     ):
         yield asked
