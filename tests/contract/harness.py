@@ -49,6 +49,9 @@ ROUTERS = ("hash-memory", "round-memory", "hash-redis", "round-redis", "hash-clu
 """Routers: by consistent hashing or round robin, over nodes in memory, three servers, a cluster."""
 
 SUBJECTS = ("memory", *SERVERS, "pass-through", *ROUTERS)
+IN_ORDER = ("memory", *SERVERS, "pass-through")
+"""Where messages of a queue come in the order of sending, whatever their keys."""
+
 IN_MEMORY = ("memory", "pass-through", "hash-memory", "round-memory")
 SHARDS = 4
 """Shards of the queues of a router: enough that they are on several nodes."""

@@ -154,7 +154,7 @@ async def test_messages_delayed_differently_come_in_the_order_of_their_due_times
     queue: AsyncQueue,
 ) -> None:
     await queue.send_messages(["late", "soon"])
-    late, soon = await queue.get_messages()
+    late, soon = sorted(await queue.get_messages(), key=lambda m: m.data)
     await queue.retry_messages(late, delay=0.6)
     await queue.retry_messages(soon, delay=0.3)
 
