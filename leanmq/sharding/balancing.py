@@ -138,9 +138,10 @@ class Balancing(Spreading):
             return None
         return route.parts[shard_of(terms.key or terms.dedup_id, len(route.parts))]
 
-    def in_turn(self, route: Route) -> Part:
+    def in_turn(self, route: Route, refused: Collection[int] = ()) -> Part:
         """See ``Spreading.in_turn``, by the strategy."""
-        allowed = [node.name for node in self.nodes if self.reachable(node)]
+        willing = [node for node in self.nodes if node.place not in refused]
+        allowed = [node.name for node in willing if self.reachable(node)]
         allowed = allowed or [node.name for node in self.nodes]
         [(name, _)] = self.strategy.share(route.name, 1, allowed)
         return route.by_label[name]

@@ -232,9 +232,12 @@ class Routing:
         return len(self.nodes) == 1 or node.breaker.allows()
 
     def reachable(self, node: Node) -> bool:
-        """Whether it is worth to choose the node; asks for nothing."""
+        """Whether it is worth to choose the node; asks for nothing.
+
+        One that answered a probe is: if nobody chose it, nobody would learn that it is back.
+        """
         alone = len(self.nodes) == 1
-        return alone or (node.problem is None and node.breaker.state == "closed")
+        return alone or (node.problem is None and node.breaker.state != "open")
 
     def probe(self) -> Plan[None]:
         """See whether nodes are back that could not be reached; nobody waits for that."""

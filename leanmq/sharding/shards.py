@@ -21,6 +21,7 @@ from leanmq.backends.protocol import (
     NewMessage,
     QueueRef,
     SendBatch,
+    SendResult,
     Settings,
     Stats,
 )
@@ -207,6 +208,7 @@ class Sharding(Spreading):
                     raise errors[-1]
                 node.breaker.failed()
                 continue
+            node.breaker.succeeded()
             self._identify(node, identity.value)
             texts[node.place] = stored.value
         if not nodes:
@@ -397,7 +399,11 @@ class Sharding(Spreading):
         epochs: Mapping[str, int],
         results: Results,
     ) -> Plan[None]:
-        """Keyed messages go to their shards, the others in runs to shards in reach, in turn."""
+        """Keyed messages go to their shards, the others in runs to shards in reach, in turn.
+
+        What a node that is out of reach surely did not store, and what no key binds to it, goes
+        to another one.
+        """
         assigned: dict[str, Places] = {}
         free: Places = []
         for place, message in enumerate(batch.messages):
@@ -405,13 +411,30 @@ class Sharding(Spreading):
                 free.append(place)
             else:
                 assigned.setdefault(part.label, []).append(place)
-        if free:
-            runs = min(len(route.parts), max(1, len(free) // _RUN))
-            size = -(-len(free) // runs)
-            for first in range(0, len(free), size):
-                label = self.in_turn(route).label
-                assigned[label] = sorted([*assigned.get(label, ()), *free[first : first + size]])
-        yield from self.send_to(route, batch, epochs, assigned, results)
+        nodes = {part.node.place for part in route.parts}
+        refused: set[int] = set()
+        while assigned or (free and refused != nodes):
+            if free:
+                runs = min(len(route.parts), max(1, len(free) // _RUN))
+                size = -(-len(free) // runs)
+                for first in range(0, len(free), size):
+                    label = self.in_turn(route, refused).label
+                    run = free[first : first + size]
+                    assigned[label] = sorted([*assigned.get(label, ()), *run])
+            yield from self.send_to(route, batch, epochs, assigned, results)
+            free = [place for place in free if _not_reached(results[place])]
+            left = set(free)
+            refused |= {
+                route.by_label[label].node.place
+                for label, places in assigned.items()
+                if not left.isdisjoint(places)
+            }
+            assigned = {}
+
+
+def _not_reached(result: SendResult | None) -> bool:
+    """Whether the node was out of reach, and so surely has not stored the message."""
+    return isinstance(result, UnreachableError) and not result.in_doubt
 
 
 def _unreached(what: str = "") -> LeanMQError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, TypeAlias
 
 from msgspec.structs import replace
@@ -195,11 +195,12 @@ class Spreading(Receiving):
             return next(iter(nodes.values()))
         return self.in_turn(routes[0])
 
-    def in_turn(self, route: Route) -> Part:
-        """A part in reach, in turn."""
+    def in_turn(self, route: Route, refused: Collection[int] = ()) -> Part:
+        """A part in reach, in turn; not on one of these nodes, unless there are no others."""
         turn = route.turn() % len(route.parts)
         parts = (*route.parts[turn:], *route.parts[:turn])
-        return next((part for part in parts if self.reachable(part.node)), parts[0])
+        willing = [part for part in parts if part.node.place not in refused] or parts
+        return next((part for part in willing if self.reachable(part.node)), willing[0])
 
     def _free(self, route: Route, home: Part, bound: Mapping[tuple[str, str], Part]) -> Part:
         """Where messages of no key go: with what is bound, by preference to the same shard."""

@@ -8,7 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Mapping,
+)
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
 from functools import cache
@@ -352,13 +360,15 @@ class Harness:
             return self._client({"url": self.url, "prefix": self.prefix} | options)
         return self._client(self._composed(PassThrough(), options))
 
-    def router_backend(self) -> Any:
-        """A new router over the subject's nodes."""
+    def router_backend(self, nodes: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        """A new router over the subject's nodes, or over others."""
+        options = {"prefix": self.prefix} | options
         if self.router == "hash":
             kind: Any = ConsistentHashRouter if self.world == "sync" else AsyncConsistentHashRouter
-            return kind(self.nodes, shards=SHARDS, prefix=self.prefix)
-        kind = RoundRobinRouter if self.world == "sync" else AsyncRoundRobinRouter
-        return kind(self.nodes, prefix=self.prefix)
+            options = {"shards": SHARDS} | options
+        else:
+            kind = RoundRobinRouter if self.world == "sync" else AsyncRoundRobinRouter
+        return kind(self.nodes if nodes is None else nodes, **options)
 
     def configured(self, source: Any, **keywords: Any) -> Client:
         """A client as a configuration says (None: the environment), with the test's prefix."""
