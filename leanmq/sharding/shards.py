@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import attrs
@@ -71,7 +72,7 @@ class Sharding(Spreading):
         self._weights = weights
         self._shards = shards
         self._nameless = nameless
-        self._ids: dict[int, str] = {}
+        self._ids: dict[int, str | None] = {}  # of the nodes that were reached
         self.placements: dict[str, Placement] = {}
 
     def open(self) -> Plan[Capabilities]:
@@ -93,26 +94,31 @@ class Sharding(Spreading):
     # --- which node is which
 
     def admit(self, node: Node) -> Plan[None]:
-        """Learn the node's id, which is written once; it must be what it was."""
-        known = self._ids.get(node.place)
-        [answer] = yield Asks([(node.place, Record(_IDENTITY, known or secrets.token_hex(8)))])
+        """Learn the node's id, which must be what it was; give it back to a node that lost it.
+
+        A node that never had one gets it with its first queue. If whoever looks gave it one, a
+        node that was emptied could not be told from another one by those who know it.
+        """
+        [answer] = yield Asks([(node.place, Record(_IDENTITY, self._ids.get(node.place)))])
         if isinstance(answer, LeanMQError):
             raise answer
         self._identify(node, answer.value)
 
-    def _identify(self, node: Node, found: str) -> None:
-        known = self._ids.get(node.place)
-        if known is not None and found != known:
+    def _identify(self, node: Node, found: str | None) -> None:
+        known = self._ids.setdefault(node.place, found)
+        if known is None and found is not None:
+            known = self._ids[node.place] = found
+        # None: it had none when it was asked, and another thread may know better since.
+        if found not in (None, known):
             raise PlacementError(
-                f"node {node.name!r} has the id {found[:8]}, and had {known[:8]} before: another "
-                "deployment answers at its address; give the one that holds its shards"
+                f"node {node.name!r} has the id {str(found)[:8]}, and had {str(known)[:8]} before: "
+                "another deployment answers at its address; give the one that holds its shards"
             )
-        self._ids[node.place] = found
-        same = [n.name for n in self.nodes if n is not node and self._ids.get(n.place) == found]
-        if same:
+        others = [n for n in self.nodes if n is not node and self._ids.get(n.place) == known]
+        if others and known is not None:
             raise PlacementError(
-                f"nodes {node.name!r} and {same[0]!r} are the same deployment (id {found[:8]}); "
-                "name each once"
+                f"nodes {node.name!r} and {others[0].name!r} are the same deployment "
+                f"(id {known[:8]}); name each once"
             )
         for name, placement in list(self.placements.items()):
             self._check(name, placement)
@@ -120,12 +126,13 @@ class Sharding(Spreading):
     def _check(self, name: str, placement: Placement) -> None:
         """Raises PlacementError unless the nodes are those on which the shards are."""
         found = {node.name: self._ids.get(node.place) for node in self.nodes}
+        for node in self.nodes:
+            if node.place not in self._ids:  # never reached: nothing contradicts what is stored
+                found[node.name] = placement.nodes.get(node.name)
         if self._nameless and len(placement.nodes) == 1:
             same = set(placement.nodes.values()) == set(found.values())
         else:
-            same = placement.nodes.keys() == found.keys() and all(
-                known in (None, placement.nodes[node]) for node, known in found.items()
-            )
+            same = placement.nodes == found
         if not same:
             raise PlacementError(
                 f"queue {name!r} has its {placement.shards} shards on other nodes than those that "
@@ -183,6 +190,7 @@ class Sharding(Spreading):
                     f"{self.nodes[place].name!r} has another placement of epoch {other.epoch}",
                     queue=queue,
                 )
+        yield from self._ask_ids(None)  # a node may have got one between the two questions
         self._check(queue, placement)
         missing = [place for place, text in texts.items() if text is None]
         if missing:
@@ -245,44 +253,45 @@ class Sharding(Spreading):
                 raise self.named(
                     _unreached(f"queue {queue!r} is new, and is placed on all nodes at once"), node
                 )
+        ids = yield from self._ask_ids(partial(secrets.token_hex, 8))
         slot = settings.slot or queue
         shards = settings.shards or self._shards
         placement = Placement(
             shards=shards,
             slot=slot,
             epoch=1,
-            nodes={node.name: self._ids[node.place] for node in self.nodes},
+            nodes={node.name: ids[node.place] for node in self.nodes},
             weights=dict(self._weights),
             where=propose(slot, shards, self._weights),
         )
-        # Whoever is first at the node of the smallest id decides for those who use the same nodes.
-        first, *others = sorted(self._ids, key=lambda place: self._ids[place])
-        [answer] = yield from self._write(queue, placement, [first])
-        if isinstance(answer, LeanMQError):
-            raise self.named(answer, self.nodes[first])
-        if answer.value != placement.encode():
-            found = self._decoded(queue, self.nodes[first], answer.value)
-            self._check(queue, found)
-            placement = found
-        answers = yield from self._write(queue, placement, others)
-        for place, result in zip(others, answers, strict=True):
-            if isinstance(result, LeanMQError):
-                raise self.named(result, self.nodes[place])
-        written = [first]
-        for place, result in zip(others, answers, strict=True):
-            if result.value == placement.encode():
+        # One after the other, in an order that all agree on: of those who place it at the same
+        # moment on other nodes, one has written nothing yet when it meets the other, or gives way.
+        written: list[int] = []
+        for place in sorted(ids, key=ids.__getitem__):
+            [answer] = yield from self._write(queue, placement, [place])
+            if isinstance(answer, LeanMQError):
+                raise self.named(answer, self.nodes[place])
+            if answer.value == placement.encode():
                 written.append(place)
-        for place, result in zip(others, answers, strict=True):
-            if place not in written:
-                yield from self._forget(queue, placement, written)
-                other = self._decoded(queue, self.nodes[place], result.value)
-                self._check(queue, other)
-                raise PlacementError(
-                    f"queue {queue!r} was placed at the same moment by somebody with other "
-                    "weights; open it again",
-                    queue=queue,
-                )
+                continue
+            yield from self._forget(queue, placement, written)
+            found = self._decoded(queue, self.nodes[place], answer.value)
+            self._check(queue, found)
+            # By somebody with the same nodes and other weights, who writes the rest as well.
+            again = yield from self._stored(queue)
+            return again or found
         return placement
+
+    def _ask_ids(self, make: Callable[[], str] | None) -> Plan[Mapping[int, str]]:
+        """Ask those nodes again that had no id, and with ``make`` give them one; all ids."""
+        nameless = [node for node in self.nodes if self._ids.get(node.place, "") is None]
+        asks = [(node.place, Record(_IDENTITY, make() if make else None)) for node in nameless]
+        answers = (yield Asks(asks)) if asks else []
+        for node, answer in zip(nameless, answers, strict=True):
+            if isinstance(answer, LeanMQError):
+                raise self.named(answer, node)
+            self._identify(node, answer.value)
+        return {place: found for place, found in self._ids.items() if found is not None}
 
     def _forget(
         self, queue: str, placement: Placement, places: Sequence[int]

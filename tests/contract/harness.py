@@ -475,6 +475,16 @@ class Harness:
             names.append(registry_key(self.prefix))
         return [key for key in names if any(await self._raw("EXISTS", key))]
 
+    async def recorded(self, name: str) -> list[str | None]:
+        """What each node has written down in its registry under a name."""
+        found = await self._raw("HGET", registry_key(self.prefix), name)
+        return [text.decode() if isinstance(text, bytes) else text for text in found]
+
+    async def empty(self, number: int) -> None:
+        """Delete all that a node holds under the test's prefix, as FLUSHALL would."""
+        for key in await self._run_on(number, "KEYS", f"{self.prefix}*"):
+            await self._run_on(number, "DEL", key)
+
     async def consumers(self, name: str) -> int:
         """How many consumer names the server knows of a queue (of a part of it)."""
         key, node = await self._somewhere(name)
