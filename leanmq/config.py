@@ -6,79 +6,38 @@ How it is read from files and variables is in ``sources.py``; what a URL means, 
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 import attrs
 
+from leanmq import kinds
 from leanmq.backends.registry import Options
 from leanmq.errors import ConfigurationError
 from leanmq.policy.core import DEADLINE
-from leanmq.policy.names import check_name, check_prefix, seconds_of, settings_of
+from leanmq.policy.names import check_name, settings_of
 
-__all__ = ["QUEUE_SETTINGS", "WHERE", "BackendConfig", "NowhereError", "check_keys", "checked"]
-
-_Kind = Callable[[Any, str], Any]
+__all__ = [
+    "NODE_SETTINGS",
+    "QUEUE_SETTINGS",
+    "STRATEGIES",
+    "WHERE",
+    "BackendConfig",
+    "NowhereError",
+    "checked",
+]
 
 
 class NowhereError(ConfigurationError):
     """Nothing says where the messages are: the command line has words of its own for that."""
 
 
-# --- what values may be; strings are taken for numbers, as variables have nothing else
-
-
-def _text(value: Any, what: str) -> str:
-    if not isinstance(value, str) or not value:
-        raise ConfigurationError(
-            f"{what} must be a string with something in it, not {_kind(value)}"
-        )
-    return value
-
-
-def _prefix(value: Any, what: str) -> str:
-    return check_prefix(value)
-
-
-def _whole(value: Any, what: str) -> int:
-    if isinstance(value, str) and re.fullmatch(r"\d{1,12}", value.strip()):
-        return int(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigurationError(f"{what} must be a whole number, not {_kind(value)}")
-    return value
-
-
-def _seconds(value: Any, what: str) -> float:
-    if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            raise ConfigurationError(f"{what} must be a number of seconds, not a str") from None
-    return seconds_of(value, what)
-
-
-def _flag(value: Any, what: str) -> bool:
-    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-    found = words.get(value.lower()) if isinstance(value, str) else value
-    if not isinstance(found, bool):
-        raise ConfigurationError(f"{what} must be true or false, not {_kind(value)}")
-    return found
-
-
-def _hosts(value: Any, what: str) -> tuple[str, ...]:
-    items = value.split(",") if isinstance(value, str) else value
-    if not isinstance(items, list | tuple) or not items:
-        raise ConfigurationError(f"{what} must be a list of 'host' or 'host:port'")
-    return tuple(_text(item, f"an item of {what}").strip() for item in items)
-
-
 def _queues(value: Any, what: str) -> Mapping[str, Mapping[str, Any]]:
     result = {}
-    for name, settings in _table(value, what).items():
+    for name, settings in kinds.table(value, what).items():
         where = f"{what}.{check_name(name)}"
-        check_keys(_table(settings, where), QUEUE_SETTINGS, where)
+        kinds.check_keys(kinds.table(settings, where), QUEUE_SETTINGS, where)
         of_queue = {k: QUEUE_SETTINGS[k](v, f"{where}.{k}") for k, v in settings.items()}
         try:
             settings_of(**of_queue)
@@ -88,40 +47,103 @@ def _queues(value: Any, what: str) -> Mapping[str, Mapping[str, Any]]:
     return result
 
 
-def _table(value: Any, what: str) -> Mapping[Any, Any]:
-    if not isinstance(value, Mapping):
-        raise ConfigurationError(f"{what} must be a table of settings, not {_kind(value)}")
-    return value
+def _nodes(value: Any, what: str) -> Mapping[str, Mapping[str, Any]]:
+    from leanmq.sharding.weights import check_weights  # not above: most have no nodes
+
+    result = {}
+    for name, given in kinds.table(value, what).items():
+        where = f"{what}.{name}"
+        if not isinstance(given, str | Mapping):
+            raise ConfigurationError(
+                f"{where} must be a URL or a table of settings, not {kinds.shown(given)}"
+            )
+        node = {"url": given} if isinstance(given, str) else given
+        for key in node:
+            if key in _KINDS and key not in NODE_SETTINGS:
+                raise ConfigurationError(
+                    f"{where}.{key} is not of one node; give {key} beside {what}"
+                )
+        kinds.check_keys(node, NODE_SETTINGS, where)
+        of_node = {
+            key: kinds.made(NODE_SETTINGS[key], setting, f"{where}.{key}")
+            for key, setting in node.items()
+            if setting is not None
+        }
+        try:
+            _address(of_node)
+        except NowhereError:
+            raise ConfigurationError(
+                f"{where} does not say where it is; give it url, or backend with its parts"
+            ) from None
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{where}: {error}") from None
+        result[name] = of_node
+    try:
+        check_weights(result, None)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"{what}: {error}") from None
+    return result
 
 
-def _kind(value: Any) -> str:
-    """What a value is, for errors; a string is not shown, it may be a secret."""
-    if value == "":
-        return "an empty string"
-    return repr(value) if isinstance(value, bool | int | float) else f"a {type(value).__name__}"
+def _address(node: Mapping[str, Any]) -> BackendConfig:
+    """Where a node is, as if it were alone."""
+    return BackendConfig(**{key: value for key, value in node.items() if key != "weight"})
 
 
-QUEUE_SETTINGS: Final[Mapping[str, _Kind]] = {
-    "lease": _seconds,
-    "max_deliveries": _whole,
-    "max_length": _whole,
-    "overflow": _text,
-    "max_payload_bytes": _whole,
-    "dedup_window": _seconds,
-    "slot": _text,
+def _router(value: Any, what: str) -> Mapping[str, Any]:
+    from leanmq.sharding.hashing import check_shards
+
+    given = kinds.table(value, what)
+    kinds.check_keys(given, _ROUTER_SETTINGS, what)
+    router = {
+        key: kinds.made(_ROUTER_SETTINGS[key], setting, f"{what}.{key}")
+        for key, setting in given.items()
+        if setting is not None
+    }
+    strategy = router.get("strategy", STRATEGIES[0])
+    if strategy not in STRATEGIES:
+        near = difflib.get_close_matches(strategy, STRATEGIES, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigurationError(f"{what}.strategy must be one of {', '.join(STRATEGIES)}{hint}")
+    if "shards" in router:
+        if strategy != STRATEGIES[0]:
+            raise ConfigurationError(
+                f"{what}.shards goes with strategy {STRATEGIES[0]!r}, not {strategy!r}: that keeps "
+                "no shards"
+            )
+        try:
+            check_shards(router["shards"])
+        except ValueError as error:
+            raise ConfigurationError(f"{what}.{error}") from None
+    return router
+
+
+QUEUE_SETTINGS: Final[Mapping[str, kinds.Kind]] = {
+    "lease": kinds.seconds,
+    "max_deliveries": kinds.whole,
+    "max_length": kinds.whole,
+    "overflow": kinds.text,
+    "max_payload_bytes": kinds.whole,
+    "dedup_window": kinds.seconds,
+    "slot": kinds.text,
 }
 """What can be configured of a queue; see ``LeanMQ.queue``."""
+
+STRATEGIES: Final = ("consistent-hash", "round-robin", "least-backlog")
+"""How messages can be spread over nodes; the first one is the default."""
+
+_ROUTER_SETTINGS: Final[Mapping[str, kinds.Kind]] = {"strategy": kinds.text, "shards": kinds.whole}
 
 _SERVERS: Final = ("redis", "sentinel", "cluster")
 _BESIDE_A_URL: Final = ("username", "password", "sentinel_username", "sentinel_password")
 _SECRETS: Final = ("url", "password", "sentinel_password")
 
 
-def _setting(default: Any, kind: _Kind) -> Any:
+def _setting(default: Any, kind: kinds.Kind) -> Any:
     return attrs.field(default=default, metadata={"kind": kind})
 
 
-def _part(*backends: str, kind: _Kind = _text) -> Any:
+def _part(*backends: str, kind: kinds.Kind = kinds.text) -> Any:
     """A part of an address, and the backends for which it makes sense."""
     return attrs.field(default=None, metadata={"kind": kind, "backends": backends})
 
@@ -130,13 +152,18 @@ def _part(*backends: str, kind: _Kind = _text) -> Any:
 class BackendConfig:
     """The configuration of a client, checked; ``LeanMQ.from_config`` takes it.
 
-    Either ``url`` says where the messages are, or ``backend`` with its parts. Beside a URL that
-    names no user, ``username`` and ``password`` may stand, and those of the sentinels: a secret
-    then needs no percent-encoding.
+    Either ``url`` says where the messages are, or ``backend`` with its parts, or ``nodes``: several
+    deployments. Beside a URL that names no user, ``username`` and ``password`` may stand, and
+    those of the sentinels: a secret then needs no percent-encoding.
 
     Attributes:
         url: See ``leanmq.LeanMQ``.
         backend: ``"memory"``, ``"redis"``, ``"sentinel"`` or ``"cluster"``.
+        nodes: Deployments by name, each a URL or a table: ``url``, or ``backend`` with its parts,
+            and perhaps ``weight``, 1 if not given. They are used through a router.
+        router: How messages are spread over the nodes: ``strategy``, which is
+            ``"consistent-hash"`` (the default), ``"round-robin"`` or ``"least-backlog"``; and
+            ``shards`` of a new queue (64), for consistent hashing alone.
         hosts: ``"host"`` or ``"host:port"`` of the server, the sentinels or the start-up nodes.
         path: Path of a Unix socket, instead of a host.
         service: The service that the sentinels watch.
@@ -162,41 +189,51 @@ class BackendConfig:
         BackendConfig(url='***', password='***')
     """
 
-    url: str | None = _setting(None, _text)
-    backend: str | None = _setting(None, _text)
-    hosts: Sequence[str] | str | None = _part(*_SERVERS, kind=_hosts)
+    url: str | None = _setting(None, kinds.text)
+    backend: str | None = _setting(None, kinds.text)
+    nodes: Mapping[str, Any] | None = _setting(None, _nodes)
+    router: Mapping[str, Any] | None = _setting(None, _router)
+    hosts: Sequence[str] | str | None = _part(*_SERVERS, kind=kinds.hosts)
     path: str | None = _part("redis")
     service: str | None = _part("sentinel")
     name: str | None = _part("memory")
     slots: str | None = _part("memory")
-    db: int | None = _part("redis", "sentinel", kind=_whole)
+    db: int | None = _part("redis", "sentinel", kind=kinds.whole)
     username: str | None = _part(*_SERVERS)
     password: str | None = _part(*_SERVERS)
     sentinel_username: str | None = _part("sentinel")
     sentinel_password: str | None = _part("sentinel")
-    tls: bool | None = _part(*_SERVERS, kind=_flag)
+    tls: bool | None = _part(*_SERVERS, kind=kinds.flag)
     ssl_ca_certs: str | None = _part(*_SERVERS)
     ssl_cert_reqs: str | None = _part(*_SERVERS)
     ssl_certfile: str | None = _part(*_SERVERS)
-    ssl_check_hostname: bool | None = _part(*_SERVERS, kind=_flag)
+    ssl_check_hostname: bool | None = _part(*_SERVERS, kind=kinds.flag)
     ssl_keyfile: str | None = _part(*_SERVERS)
-    prefix: str = _setting(Options().prefix, _prefix)
-    deadline: float = _setting(DEADLINE, _seconds)
-    connection_timeout: float = _setting(Options().timeout, _seconds)
+    prefix: str = _setting(Options().prefix, kinds.prefix)
+    deadline: float = _setting(DEADLINE, kinds.seconds)
+    connection_timeout: float = _setting(Options().timeout, kinds.seconds)
     queues: Mapping[str, Mapping[str, Any]] = _setting(attrs.Factory(dict), _queues)
 
     def __attrs_post_init__(self) -> None:
         for name, kind in _KINDS.items():
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, _made(kind, value, name))
-        if self.url is None:
+                object.__setattr__(self, name, kinds.made(kind, value, name))
+        if self.nodes is not None:
+            _check_beside_nodes(self, self.nodes)
+        elif self.router is not None:
+            raise ConfigurationError(
+                "router says how nodes are used, and there are none; give nodes"
+            )
+        elif self.url is None:
             _check_parts(self)
         else:
             _check_beside_url(self)
 
     def __repr__(self) -> str:
-        shown = {k: "***" if k in _SECRETS else v for k, v in self.said().items()}
+        shown = _masked(self.said())
+        if self.nodes is not None:
+            shown["nodes"] = {name: _masked(node) for name, node in self.nodes.items()}
         return f"BackendConfig({', '.join(f'{k}={v!r}' for k, v in shown.items())})"
 
     def said(self) -> dict[str, Any]:
@@ -206,7 +243,13 @@ class BackendConfig:
         return {k: v for k, v in values.items() if v != usual[k] and v != {}}
 
     def to_url(self) -> str:
-        """The URL that means the same, secrets included."""
+        """The URL that means the same, secrets included.
+
+        Raises:
+            ConfigurationError: if there are nodes; each has its URL, see ``node_urls``.
+        """
+        if self.nodes is not None:
+            raise ConfigurationError("nodes have no common URL; each has its own, see node_urls()")
         if self.url is not None:
             return _with_account(self)
         if self.backend == "memory":
@@ -224,16 +267,34 @@ class BackendConfig:
         kind = "+cluster" if self.backend == "cluster" else ""
         return f"redis{secure}{kind}://{account}{hosts}{database}{options}"
 
+    def node_urls(self) -> dict[str, str]:
+        """The URLs of the nodes by name, secrets included; none if there are no nodes.
+
+        >>> BackendConfig(nodes={"a": "redis://a", "b": {"backend": "memory"}}).node_urls()
+        {'a': 'redis://a', 'b': 'memory://'}
+        """
+        return {name: _address(node).to_url() for name, node in (self.nodes or {}).items()}
+
+    def weights(self) -> dict[str, float]:
+        """How much of the messages each node gets, by name."""
+        return {name: node.get("weight", 1.0) for name, node in (self.nodes or {}).items()}
+
 
 _FIELDS: Final = attrs.fields_dict(BackendConfig)
-_KINDS: Final[Mapping[str, _Kind]] = {n: f.metadata["kind"] for n, f in _FIELDS.items()}
+_KINDS: Final[Mapping[str, kinds.Kind]] = {n: f.metadata["kind"] for n, f in _FIELDS.items()}
 _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     n: f.metadata["backends"] for n, f in _FIELDS.items() if "backends" in f.metadata
 }
 _BACKENDS: Final = ("memory", *_SERVERS)
 _TLS_OPTIONS: Final = tuple(name for name in _PARTS if name.startswith("ssl_"))
 
-WHERE: Final = frozenset({"url", "backend", *_PARTS})
+NODE_SETTINGS: Final[Mapping[str, kinds.Kind]] = {
+    **{name: _KINDS[name] for name in ("url", "backend", *_PARTS)},
+    "weight": kinds.weight,
+}
+"""What can be configured of a node."""
+
+WHERE: Final = frozenset({"url", "backend", "nodes", "router", *_PARTS})
 """The settings that say together where messages are: they are taken from one source, or another."""
 
 
@@ -243,40 +304,16 @@ def checked(settings: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigurationError: if a key is not known or a value cannot be.
     """
-    check_keys(settings, _FIELDS, "")
-    return {k: _made(_KINDS[k], v, k) for k, v in settings.items() if v is not None}
-
-
-def _made(kind: _Kind, value: Any, what: str) -> Any:
-    try:
-        return kind(value, what)
-    except ConfigurationError:
-        raise
-    except (TypeError, ValueError) as error:  # from the checks that keywords go through, too
-        raise ConfigurationError(str(error)) from None
-
-
-def check_keys(given: Iterable[Any], known: Iterable[str], where: str) -> None:
-    """Raises ConfigurationError for a key that is not known, naming the nearest that is.
-
-    >>> check_keys(["max_delivery"], ["lease", "max_deliveries"], "queues.orders")
-    Traceback (most recent call last):
-    leanmq.errors.ConfigurationError: queues.orders.max_delivery is not known, did you mean ...
-    """
-    for key in given:
-        if key in known:
-            continue
-        near = difflib.get_close_matches(str(key), list(known), n=1)
-        hint = f", did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
-        raise ConfigurationError(f"{where + '.' if where else ''}{key} is not known{hint}")
+    kinds.check_keys(settings, _FIELDS, "")
+    return {k: kinds.made(_KINDS[k], v, k) for k, v in settings.items() if v is not None}
 
 
 def _check_parts(config: BackendConfig) -> None:
     backend = config.backend
     if backend is None:
         raise NowhereError(
-            "nothing says where the messages are; give url (such as 'redis://localhost:6379/0') or "
-            f"backend ({', '.join(_BACKENDS)})"
+            "nothing says where the messages are; give url (such as 'redis://localhost:6379/0'), "
+            f"backend ({', '.join(_BACKENDS)}) or nodes"
         )
     if backend not in _BACKENDS:
         near = difflib.get_close_matches(backend, _BACKENDS, n=1)
@@ -302,6 +339,22 @@ def _check_beside_url(config: BackendConfig) -> None:
     account = config.username is not None or config.password is not None
     if account and "@" in (config.url or ""):
         raise ConfigurationError("the url names a user or password already; give each once")
+
+
+def _check_beside_nodes(config: BackendConfig, nodes: Mapping[str, Any]) -> None:
+    for name in ("url", "backend"):
+        if getattr(config, name) is not None:
+            raise ConfigurationError(f"{name} and nodes both say where the messages are; give one")
+    example = next(iter(nodes))
+    for name in _PARTS:
+        if getattr(config, name) is not None:
+            raise ConfigurationError(
+                f"{name} is of one node; give it to each that needs it, as nodes.{example}.{name}"
+            )
+
+
+def _masked(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: "***" if key in _SECRETS else value for key, value in settings.items()}
 
 
 def _with_account(config: BackendConfig) -> str:

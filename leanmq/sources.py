@@ -31,6 +31,7 @@ _VARIABLES: Final = {
     "LEANMQ_DEADLINE": "deadline",
     "LEANMQ_CONNECTION_TIMEOUT": "connection_timeout",
 }
+_LOCATING: Final = frozenset({"url", "backend", "nodes"})
 _REFERENCE: Final = re.compile(r"\$\$|\$\{([A-Za-z_]\w*)(?::-([^}]*))?\}")
 
 
@@ -57,12 +58,17 @@ class Resolved:
 
     @property
     def url(self) -> str:
-        """Where the messages are, secrets included."""
+        """Where the messages are, secrets included; of nodes there is no such URL, see
+        ``BackendConfig.node_urls``."""
         return self.config.to_url()
 
     @property
     def display(self) -> str:
-        """The same, secrets masked."""
+        """Where the messages are, for people; secrets masked."""
+        if self.config.nodes is not None:
+            from leanmq.sharding.configured import router_display  # not above: most need none
+
+            return router_display(self.config)
         return describe(self.url, None)
 
 
@@ -111,7 +117,7 @@ def resolve(
         path = _path(source, variables, folder)
         if path is not None:
             layers.append(_checked(str(path), _read(path), variables))
-        if not any("url" in layer.settings or "backend" in layer.settings for layer in layers):
+        if not any(_LOCATING & layer.settings.keys() for layer in layers):
             layers += _fallback(variables)
     else:
         raise TypeError(

@@ -92,12 +92,12 @@ class AsyncLeanMQ:
     @classmethod
     def from_config(cls, source: ConfigSource, **keywords: Any) -> Self:
         """See ``LeanMQ.from_config``."""
-        return cls(**configured(source, keywords))
+        return cls(**configured(source, keywords, asynchronous=True))
 
     @classmethod
     def from_env(cls, **keywords: Any) -> Self:
         """See ``LeanMQ.from_env``."""
-        return cls(**configured(None, keywords))
+        return cls(**configured(None, keywords, asynchronous=True))
 
     def __repr__(self) -> str:
         return f"<AsyncLeanMQ {self._core.name}>"

@@ -32,7 +32,7 @@ from leanmq.backends.protocol import (
     Transact,
 )
 from leanmq.sharding.balancing import Balancing
-from leanmq.sharding.members import Member, NodeOf, members_of
+from leanmq.sharding.members import Member, NodeOf, members_of, prefix_of
 from leanmq.sharding.nodes import AsyncNodes
 from leanmq.sharding.placement import check_weights
 from leanmq.sharding.shards import SHARDS, Sharding
@@ -51,6 +51,7 @@ class _AsyncRouter:
         self._members = members
         self._nodes = AsyncNodes([member.backend for member in members], routing.forked)
         self.routing = routing
+        self.prefix = prefix_of(members)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} over {self._names}>"

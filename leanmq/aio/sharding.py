@@ -90,7 +90,7 @@ class AsyncShardedQueue(AsyncShardedQueueHandle[T], Generic[T]):
             prefix=prefix,
             connection_timeout=connection_timeout,
         )
-        terms = ClientTerms(deadline=seconds_of(deadline, "deadline"))
+        terms = ClientTerms(deadline=seconds_of(deadline, "deadline"), prefix=router.prefix)
         core = ClientCore(describe(None, router), terms)
         super().__init__(router, QueueLogic(core, ref, asked, codec_for(type)))
 

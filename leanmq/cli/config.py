@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from leanmq.cli.lazy import command as command_named
@@ -31,12 +32,10 @@ def command() -> None:
 
     session = Session.current()
     found = session.configured()
-    rows: list[dict[str, Any]] = [
-        {"setting": "url", "value": found.display, "from": _origin(found, "url", "its parts")}
-    ]
+    rows = list(_where(found))
     values = attrs.asdict(found.config, recurse=False)
     for name, value in values.items():
-        if name in ("url", "queues") or value is None:
+        if name in ("url", "nodes", "router", "queues") or value is None:
             continue
         shown = "***" if name in _SECRETS else value
         rows.append({"setting": name, "value": shown, "from": _origin(found, name, "default")})
@@ -45,6 +44,29 @@ def command() -> None:
             setting = f"queues.{queue}.{name}"
             rows.append({"setting": setting, "value": value, "from": found.origins[setting]})
     session.output.rows(rows, _COLUMNS, "")
+
+
+def _where(found: Resolved) -> Iterator[dict[str, Any]]:
+    """The URL; of nodes each one, and how they are used."""
+    from leanmq.backends.registry import describe
+    from leanmq.config import STRATEGIES
+
+    config = found.config
+    if config.nodes is None:
+        origin = _origin(found, "url", "its parts")
+        yield {"setting": "url", "value": found.display, "from": origin}
+        return
+    origin = _origin(found, "nodes", "")
+    for name, url in config.node_urls().items():
+        yield {"setting": f"nodes.{name}", "value": describe(url, None), "from": origin}
+        if "weight" in config.nodes[name]:
+            weight = config.nodes[name]["weight"]
+            yield {"setting": f"nodes.{name}.weight", "value": weight, "from": origin}
+    usual: dict[str, Any] = {"strategy": STRATEGIES[0]}
+    for name, value in (usual | dict(config.router or {})).items():
+        given = name in (config.router or {})
+        origin = _origin(found, "router", "") if given else "default"
+        yield {"setting": f"router.{name}", "value": value, "from": origin}
 
 
 def _origin(found: Resolved, name: str, otherwise: str) -> str:

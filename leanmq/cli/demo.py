@@ -43,6 +43,8 @@ def command(seed: int, seconds: float) -> None:
     It runs in memory unless --url (or --config, or their variables) says where; there it has a
     prefix of its own, and deletes what it made. The code is in leanmq/demo.
     """
+    import attrs
+
     from leanmq import LeanMQ
     from leanmq.demo.day import run, swept
 
@@ -50,12 +52,7 @@ def command(seed: int, seconds: float) -> None:
     # A REDIS_URL, or a file in this folder, is meant for an application, not for a demo.
     found = session.resolve({**os.environ, "REDIS_URL": "memory://"})
     prefix = f"{found.config.prefix}demo-{secrets.token_hex(4)}:"
-    mq = LeanMQ(
-        found.url,
-        prefix=prefix,
-        deadline=found.config.deadline,
-        connection_timeout=found.config.connection_timeout,
-    )
+    mq = LeanMQ.from_config(attrs.evolve(found.config, prefix=prefix, queues={}))
     with swept(mq), _watcher(session.output, found.display, seed, seconds) as watcher:
         summary = run(mq, watcher, seed=seed, seconds=seconds)
     session.output.say(

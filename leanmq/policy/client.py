@@ -105,7 +105,7 @@ class LeanMQ:
 
     @classmethod
     def from_config(cls, source: ConfigSource, **keywords: Any) -> Self:
-        """A client as a configuration says.
+        """A client as a configuration says; over nodes, with a router of its own.
 
         Args:
             source: A mapping, a ``leanmq.BackendConfig``, or the path of a TOML file.

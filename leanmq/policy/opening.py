@@ -60,7 +60,8 @@ def opening(
         raise ValueError(f"max_retries is {max_retries}; give 0 or more")
     terms = ClientTerms(
         deadline=seconds_of(deadline, "deadline"),
-        prefix="" if given is not None else options.prefix,
+        # A router over URLs says what keys begin with; no other backend has to.
+        prefix=options.prefix if given is None else getattr(given, "prefix", ""),
         queues={check_name(name): settings_of(**of) for name, of in (queues or {}).items()},
         max_retries=max_retries,
         retry_interval=None
@@ -70,13 +71,19 @@ def opening(
     return Opening(where, options, terms)
 
 
-def configured(source: ConfigSource | None, keywords: Mapping[str, Any]) -> dict[str, Any]:
+def configured(
+    source: ConfigSource | None, keywords: Mapping[str, Any], *, asynchronous: bool = False
+) -> dict[str, Any]:
     """The arguments of a client that a configuration stands for."""
     config = resolve(source, **keywords).config
+    terms = {"deadline": config.deadline, "queues": config.queues}
+    if config.nodes is not None:
+        from leanmq.sharding.configured import router_of  # not above: most need none
+
+        return {"backend": router_of(config, asynchronous=asynchronous), **terms}
     return {
         "url": config.to_url(),
         "prefix": config.prefix,
-        "deadline": config.deadline,
         "connection_timeout": config.connection_timeout,
-        "queues": config.queues,
+        **terms,
     }

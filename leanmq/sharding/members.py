@@ -11,7 +11,7 @@ from leanmq.backends.registry import Options, describe, open_async_backend, open
 from leanmq.compat import server_url
 from leanmq.policy.names import options_of
 
-__all__ = ["Member", "NodeOf", "TargetOf", "members_of", "targets_of"]
+__all__ = ["Member", "NodeOf", "TargetOf", "members_of", "prefix_of", "targets_of"]
 
 NodeOf: TypeAlias = Any
 """A URL, a backend (``Backend`` or ``AsyncBackend``), or a client (``LeanMQ``, ``AsyncLeanMQ``)."""
@@ -26,12 +26,14 @@ class Member:
 
     Attributes:
         owned: Whether the router closes it.
+        prefix: What keys begin with there; empty if that is not known.
     """
 
     name: str
     backend: Any
     display: str
     owned: bool
+    prefix: str = ""
 
 
 def members_of(
@@ -54,23 +56,32 @@ def members_of(
 def _member(name: str, node: Any, options: Options, asynchronous: bool) -> Member:
     world, other = ("AsyncLeanMQ", "LeanMQ") if asynchronous else ("LeanMQ", "AsyncLeanMQ")
     if isinstance(node, str):
-        backend: Any = (
-            open_async_backend(node, None, options)
-            if asynchronous
-            else open_backend(node, None, options)
-        )
-        return Member(name, backend, describe(node, backend), owned=True)
+        try:
+            backend: Any = (
+                open_async_backend(node, None, options)
+                if asynchronous
+                else open_backend(node, None, options)
+            )
+        except ValueError as error:
+            raise ValueError(f"node {name!r}: {error}") from error
+        return Member(name, backend, describe(node, backend), owned=True, prefix=options.prefix)
     inner = getattr(node, "_backend", None)  # of a client
     core = getattr(node, "_core", None)
     if inner is not None and core is not None:
         if type(node).__name__ == other:
             raise TypeError(f"node {name!r} is a client of the other world; give a {world}")
-        return Member(name, inner, core.name, owned=False)
+        return Member(name, inner, core.name, owned=False, prefix=core.terms.prefix)
     if not hasattr(node, "exchange"):
         raise TypeError(
             f"node {name!r} is a {type(node).__name__}; give a URL, a backend or a {world}"
         )
     return Member(name, node, describe(None, node), owned=True)
+
+
+def prefix_of(members: Iterable[Member]) -> str:
+    """What all keys begin with; empty if that is not known, or not the same on all nodes."""
+    prefixes = {member.prefix for member in members}
+    return prefixes.pop() if len(prefixes) == 1 else ""
 
 
 def targets_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,51 @@ def test_parts_of_an_address_are_shown_without_their_secrets(bare: Run, tmp_path
     assert SECRET not in result.output
     assert "redis+sentinel://" in result.stdout
     assert result.stdout.count("***") >= 3
+
+
+NODES = f"""
+prefix = "shop:"
+[nodes]
+a = "memory://"
+b = {{ url = "redis://ann:{SECRET}@127.0.0.1:1/0", weight = 2 }}
+[router]
+shards = 16
+"""
+
+
+def test_nodes_are_shown_one_by_one_without_their_secrets(bare: Run, tmp_path: Path) -> None:
+    file = tmp_path / "leanmq.toml"
+    file.write_text(NODES)
+
+    found = documents(bare("config", "--json"))
+    plain = bare("config")
+
+    assert [(document["setting"], document["value"]) for document in found[:6]] == [
+        ("nodes.a", "memory://"),
+        ("nodes.b", "redis://ann:***@127.0.0.1:1/0"),
+        ("nodes.b.weight", 2.0),
+        ("router.strategy", "consistent-hash"),
+        ("router.shards", 16),
+        ("prefix", "shop:"),
+    ]
+    assert [document["from"] for document in found[2:5]] == [str(file), "default", str(file)]
+    assert SECRET not in plain.output + json.dumps(found)
+
+
+def test_ping_asks_all_nodes_and_names_the_one_that_does_not_answer(
+    bare: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "leanmq.toml").write_text(NODES)
+    failed = bare("ping", "--deadline", "0")
+    (tmp_path / "leanmq.toml").write_text('nodes = { a = "memory://", b = "memory://" }\n')
+    answered = bare("ping")
+
+    assert failed.exit_code == 1
+    assert failed.stderr.startswith("leanmq: error: node 'b': server 127.0.0.1:1 cannot be reached")
+    assert SECRET not in failed.output
+    assert answered.stdout.startswith(
+        "consistent-hash router over a (memory://), b (memory://) answers in "
+    )
 
 
 def test_json_and_options_of_commands_have_variables(run: Run) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from leanmq import BackendConfig, ConfigurationError, QueueSettingsError
 from leanmq.backends.urls import parse_url, show
-from tests.contract.harness import Client, Harness, drain
+from tests.contract.harness import ROUTERS, SHARDS, Client, Harness, drain
 
 pytestmark = pytest.mark.on("memory", "redis", "sentinel", "cluster")
 
@@ -28,12 +28,29 @@ def parts_of(url: str) -> dict[str, Any]:
 
 
 def toml(settings: dict[str, Any]) -> str:
-    """Settings as a file; JSON of a text, a number or a list of them is TOML."""
-    queues = settings.pop("queues", {})
-    lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
-    for queue, of_queue in queues.items():
-        lines += [f"[queues.{queue}]", *(f"{k} = {json.dumps(v)}" for k, v in of_queue.items())]
+    """Settings as a file: tables come last."""
+    lines = []
+    for name, value in sorted(settings.items(), key=lambda item: isinstance(item[1], dict)):
+        if isinstance(value, dict):
+            of_table = [f"{key} = {inline(setting)}" for key, setting in value.items()]
+            lines += [f"[{name}]", *of_table]
+        else:
+            lines.append(f"{name} = {inline(value)}")
     return "\n".join(lines)
+
+
+def inline(value: Any) -> str:
+    """A value in one line; JSON of a text, a number or a list of them is TOML."""
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{key} = {inline(item)}' for key, item in value.items())} }}"
+    return json.dumps(value)
+
+
+def router_of(harness: Harness) -> dict[str, Any]:
+    """The router of a subject in the words of a configuration."""
+    if harness.router == "hash":
+        return {"strategy": "consistent-hash", "shards": SHARDS}
+    return {"strategy": "round-robin"}
 
 
 Source = Callable[[Harness, Path, pytest.MonkeyPatch], Any]
@@ -143,3 +160,64 @@ async def test_a_mistake_in_a_file_is_named(harness: Harness, tmp_path: Path) ->
 
     with pytest.raises(ConfigurationError, match=r"leanmq\.toml: prefx .* did you mean 'prefix'"):
         harness.configured(file)
+
+
+# --- routers
+
+
+def by_nodes(harness: Harness, folder: Path, environment: pytest.MonkeyPatch) -> Any:
+    return {"nodes": harness.nodes, "router": router_of(harness)}
+
+
+def by_value_of_nodes(harness: Harness, folder: Path, environment: pytest.MonkeyPatch) -> Any:
+    nodes = {name: parts_of(url) | {"weight": 2} for name, url in harness.nodes.items()}
+    return BackendConfig(nodes=nodes, router=router_of(harness))
+
+
+def by_file_of_nodes(harness: Harness, folder: Path, environment: pytest.MonkeyPatch) -> Any:
+    nodes: dict[str, Any] = {name: {"url": f"${{{name}}}"} for name in harness.nodes}
+    for name, url in harness.nodes.items():
+        environment.setenv(name, url)
+    (folder / "leanmq.toml").write_text(toml({"nodes": nodes, "router": router_of(harness)}))
+    return folder / "leanmq.toml"
+
+
+def by_environment_of_nodes(harness: Harness, folder: Path, environment: pytest.MonkeyPatch) -> Any:
+    environment.setenv("LEANMQ_CONFIG", str(by_file_of_nodes(harness, folder, environment)))
+    environment.setenv("REDIS_URL", "redis://127.0.0.1:1")
+    return None
+
+
+@pytest.mark.on(*ROUTERS)
+@pytest.mark.parametrize(
+    "source", [by_nodes, by_value_of_nodes, by_file_of_nodes, by_environment_of_nodes]
+)
+async def test_a_router_opens_by_nodes_and_keeps_their_prefix(
+    source: Source,
+    harness: Harness,
+    mq: Client,
+    tmp_path: Path,
+    environment: pytest.MonkeyPatch,
+) -> None:
+    configured = harness.configured(source(harness, tmp_path, environment))
+    orders = configured.queue("orders")
+
+    await orders.send_messages(range(20))
+
+    assert sorted([m.data for m in await drain(mq.queue("orders"), 20)]) == list(range(20))
+    assert orders.key == f"{harness.prefix}orders"
+    assert (await orders.get_info()).shards == (SHARDS if harness.router == "hash" else 0)
+    assert all(name in repr(configured) for name in harness.nodes)
+
+
+@pytest.mark.on(*ROUTERS)
+async def test_a_url_of_the_environment_wins_over_the_nodes_of_a_file(
+    harness: Harness, tmp_path: Path, environment: pytest.MonkeyPatch
+) -> None:
+    file = by_file_of_nodes(harness, tmp_path, environment)
+    environment.setenv("LEANMQ_URL", harness.urls[0])
+
+    alone = harness.configured(file)
+    await alone.queue("alone").send_message("tea")
+
+    assert [(info.name, info.shards) for info in await alone.list_queues()] == [("alone", 0)] * 2
