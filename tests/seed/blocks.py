@@ -50,14 +50,16 @@ class Edit:
         find: Stands in the block exactly once.
         put: What runs there.
         why: What is wrong with the printed form.
+        to: How the piece ends, if it is long: then ``find`` is how it begins.
     """
 
     find: str
     put: str
     why: str
+    to: str = ""
 
     def applied(self, code: str) -> str:
-        """The code with this piece replaced.
+        """The code with this piece replaced, and every line after it where it was.
 
         Raises:
             LookupError: if the piece is not there exactly once.
@@ -67,7 +69,16 @@ class Edit:
                 f"{self.find!r} stands {code.count(self.find)} times in the block, not once; "
                 "the document has changed: see whether this edit is still needed"
             )
-        return code.replace(self.find, self.put)
+        begin, end = code.index(self.find), code.index(self.find) + len(self.find)
+        if self.to:
+            end = code.find(self.to, end) + len(self.to)
+            if end < len(self.to):
+                raise LookupError(
+                    f"{self.to!r} does not stand behind {self.find!r}; the document has changed: "
+                    "see whether this edit is still needed"
+                )
+        lines = code.count("\n", begin, end) - self.put.count("\n")
+        return code[:begin] + self.put + "\n" * lines + code[end:]
 
 
 def document() -> Path:

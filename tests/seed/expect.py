@@ -1,7 +1,8 @@
 """What each Python block of the founding document needs, and what must be true after it ran.
 
-One entry a block, in the order of the document; ``test_seed.py`` runs them on every backend.
-What is wrong with a block stands at its entry; its edits are the corrected form.
+One entry a block, in the order of the document, or two where LeanMQ has what the block builds;
+``test_seed.py`` runs them on every backend. What is wrong with a block stands at its entry; its
+edits are the corrected form.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from tests.seed.runs import (
     name_servers,
     poll,
     process_shards,
+    process_shards_of_a_queue,
     run_worker_processes,
+    send_by_a_balanced_producer,
     send_in_turn,
     send_short_lived,
     serve,
@@ -53,6 +56,7 @@ class Entry:
     Attributes:
         heading: The heading above it.
         begins: Its first line. With the heading, this binds the entry to the block.
+        by: What of LeanMQ the edits put in place of what the block builds by hand.
         run: What is done with what the block defines.
         sent: Payloads that are in the queue ``orders`` before.
         before: What else is done before.
@@ -67,6 +71,7 @@ class Entry:
 
     heading: str
     begins: str
+    by: str = ""
     run: Callable[[Stage], object]
     sent: Sequence[Any] = ()
     before: Callable[[Stage], object] = lambda stage: None
@@ -146,6 +151,43 @@ ENTRIES = [
         left={"orders": 0} | {f"orders:shard{number}": 0 for number in range(4)},
         noticed=("handlers", "acknowledging", "sending"),
     ),
+    # What the block is for, by one queue in shards: a key finds its shard in every process, and a
+    # consumer may take one shard or all. A shard that there is not is an error.
+    Entry(
+        heading="Sharding by Key",
+        begins="def get_shard_number(key, num_shards=4):",
+        by="sharded_queue",
+        before=lambda stage: stage.queue.delete(),  # a queue is in shards, or it is not
+        edits=[
+            Edit(
+                "hash_value = hash(key)",
+                "return shard_of(key, num_shards)",
+                "hash() of a str differs from process to process",
+                to="% num_shards",
+            ),
+            Edit(
+                'queue_name = f"{domain}:shard{shard}"',
+                "queue = mq.sharded_queue(domain, shards=4).shard_for(key)",
+                "queues that share a name by convention are no queue: nobody receives from all",
+                to="mq.create_queue_pair(queue_name)",
+            ),
+            Edit(
+                'queue_name = f"{domain}:shard{shard_num}"',
+                "queue = mq.sharded_queue(domain, shards=4).shard(shard_num)",
+                "the same",
+                to="        return\n",
+            ),
+            Edit(
+                "# Process messages...",
+                "[(process_message(m.data), queue.acknowledge_messages(m)) for m in messages]",
+                "what is to be done is left to the reader",
+            ),
+        ],
+        run=process_shards_of_a_queue,
+        handled=[SHIPPED, *({"order_id": key} for key in SHARDED)],
+        left={"orders": 0},
+        noticed=("handlers", "acknowledging", "sending"),
+    ),
     # LeanMQ takes the client: what the block's last comment waits for.
     Entry(
         heading="Redis Cluster",
@@ -186,6 +228,23 @@ ENTRIES = [
             )
         ],
         run=send_in_turn,
+        noticed=("sending",),
+    ),
+    # The same call on the same dicts, by LeanMQ's own.
+    Entry(
+        heading="Message Producers",
+        begins="# Load balanced producer pattern",
+        by="LoadBalancedProducer",
+        edits=[
+            Edit(
+                "class LoadBalancedProducer:",
+                "from leanmq import LoadBalancedProducer",
+                "a hash is no round-robin: equal messages all go to one server; and a server that "
+                "is down fails its share of the sends",
+                to="return queue.send_message(data)",
+            )
+        ],
+        run=send_by_a_balanced_producer,
         noticed=("sending",),
     ),
     # To scale down it stops all workers, not one, and starts none before a message is there: it

@@ -10,11 +10,15 @@ import asyncio
 import functools
 import threading
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from leanmq.sharding.hashing import shard_of
 from tests.seed.stage import Processes, Stage
 from tests.support.waiting import wait_until
 
@@ -35,7 +39,9 @@ __all__ = [
     "name_servers",
     "poll",
     "process_shards",
+    "process_shards_of_a_queue",
     "run_worker_processes",
+    "send_by_a_balanced_producer",
     "send_in_turn",
     "send_short_lived",
     "serve",
@@ -139,6 +145,30 @@ def process_shards(stage: Stage) -> None:
     assert stage.logged == [("ERROR", "Queue orders:shard4 not found")]
 
 
+def process_shards_of_a_queue(stage: Stage) -> None:
+    """As ``process_shards``, with shards of one queue, which whoever wants all asks at once."""
+    names = stage.names
+    orders = stage.mq.sharded_queue("orders", shards=4)
+    for key in SHARDED:
+        names["send_sharded_message"]("orders", key, {"order_id": key})
+        assert names["get_shard_number"](key) == shard_of(key, 4)
+    assert orders.get_info().ready_messages == len(SHARDED) + 1
+    for number in range(4):
+        mine = [{"order_id": key} for key in SHARDED if shard_of(key, 4) == number]
+        mine = [SHIPPED] * (number == names["shard"]) + mine
+        assert [m.data for m in orders.shard(number).peek_messages(100)] == mine
+
+    def drained(number: int) -> bool:
+        return orders.shard(number).get_info().ready_messages == 0
+
+    for number in range(4):
+        stage.running.until(functools.partial(drained, number))
+        names["process_shard"]("orders", number)
+        assert drained(number)
+    with pytest.raises(ValueError, match="has 4 shards, 0 to 3; there is no shard 4"):
+        names["process_shard"]("orders", 4)
+
+
 def name_servers(*names: str) -> Callable[[Stage], None]:
     """The document's host names lead to the first servers of the subject."""
 
@@ -170,18 +200,43 @@ def adopt(client_name: str) -> Callable[[Stage], None]:
     return send_and_handle
 
 
+CONFIGS: list[dict[str, Any]] = [
+    {"host": "redis-a", "port": 6379},
+    {"host": "redis-b", "port": 6380, "db": 1, "prefix": "mq:"},
+]
+
+
 def send_in_turn(stage: Stage) -> None:
     """Every other message goes to the same deployment."""
-    configs = [
-        {"host": "redis-a", "port": 6379},
-        {"host": "redis-b", "port": 6380, "db": 1, "prefix": "mq:"},
-    ]
-    producer = stage.names["LoadBalancedProducer"](configs)
+    producer = stage.names["LoadBalancedProducer"](CONFIGS)
     for data in GOOD:
         assert producer.send_message("orders", data)
 
+    assert stored_by_turns(stage) == [GOOD[::2], GOOD[1::2]]
+
+
+def stored_by_turns(stage: Stage) -> list[list[Any]]:
+    """What each of the two deployments has, by clients of their own."""
     there = stage.client("redis-a", 6379, 0, ""), stage.client("redis-b", 6380, 1, "mq:")
-    assert [stage.stored("orders", mq) for mq in there] == [GOOD[::2], GOOD[1::2]]
+    return [stage.stored("orders", mq) for mq in there]
+
+
+def send_by_a_balanced_producer(stage: Stage) -> None:
+    """In turn; equal messages too; and from threads that do not wait for each other."""
+    same = {"type": "mail"}
+    with stage.deployments():
+        producer = stage.names["LoadBalancedProducer"](CONFIGS)
+    for data in [*GOOD, same, same]:
+        assert producer.send_message("orders", data)
+    assert stored_by_turns(stage) == [[*GOOD[::2], same], [*GOOD[1::2], same]]
+
+    with producer:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda n: producer.send_message("orders", {"id": n}), range(200)))
+        sends = {name: target.sends for name, target in producer.stats().items()}
+        counts = Counter({name: 100 + len(GOOD) // 2 + 1 for name in ("target1", "target2")})
+        assert sends == counts
+    assert [len(data) for data in stored_by_turns(stage)] == list(counts.values())
 
 
 def consume_adaptively(stage: Stage) -> None:

@@ -14,16 +14,22 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from types import CodeType, SimpleNamespace
 from typing import Any
 from unittest import mock
 
+import attrs
 import fakeredis
 import redis
 from redis.cluster import ClusterNode
 
-from leanmq import LeanMQ
+from leanmq import LeanMQ, Queue, QueueInfo
+from leanmq.backends.protocol import Backend
+from leanmq.backends.registry import Options, open_backend
+from leanmq.backends.urls import parse_url
+from leanmq.sharding import members
+from leanmq.sharding.hashing import shard_of
 from tests.contract.harness import Harness
 
 __all__ = ["Clock", "HandlerError", "Processes", "Running", "Stage"]
@@ -155,6 +161,7 @@ class Stage:
             "concurrent": concurrent,
             # What the edits of ``expect.py`` use.
             "ClusterNode": ClusterNode,
+            "shard_of": shard_of,
             "turn": itertools.count(),
             "zlib": zlib,
         }
@@ -170,11 +177,27 @@ class Stage:
         client: object | None = None,
     ) -> LeanMQ:
         """``LeanMQ``, led to the subject: each server that is named is a prefix of its own."""
-        prefix = f"{self.harness.prefix}{redis_host}/{redis_port}/{redis_db}:{prefix}"
+        prefix = self._place(redis_host, redis_port, redis_db) + prefix
         where: dict[str, Any] = {"url": self.harness.url} if client is None else {"client": client}
         mq = LeanMQ(**where, prefix=prefix)
         self._closing.callback(mq.close)
         return mq
+
+    def _place(self, host: str, port: int, db: int) -> str:
+        return f"{self.harness.prefix}{host}/{port}/{db}:"
+
+    @contextmanager
+    def deployments(self) -> Iterator[None]:
+        """Within the block, routers open what ``client`` would for the same host and port."""
+
+        def led(url: str, backend: Backend | None, options: Options) -> Backend:
+            target = parse_url(url)
+            [(host, port)] = target.addresses
+            prefix = self._place(host, port, target.db) + options.prefix
+            return open_backend(self.harness.url, backend, attrs.evolve(options, prefix=prefix))
+
+        with mock.patch.object(members, "open_backend", led):
+            yield
 
     def webhook(
         self,
@@ -272,8 +295,13 @@ class Stage:
             (letter.data, letter.error)
             for info in self.mq.list_queues()
             if info.is_dlq
-            for letter in self.mq.queue(info.name).dlq.peek_messages(1_000)
+            for letter in self._queue(info).dlq.peek_messages(1_000)
         ]
+
+    def _queue(self, info: QueueInfo) -> Queue[Any]:
+        if info.shards:
+            return self.mq.sharded_queue(info.name, shards=info.shards)
+        return self.mq.queue(info.name)
 
     def stored(self, name: str, mq: LeanMQ | None = None) -> list[Any]:
         """The payloads that are ready in a queue, in order."""

@@ -50,7 +50,8 @@ async def harness(request: pytest.FixtureRequest) -> AsyncIterator[Harness]:
 
 def name(entry: Entry) -> str:
     """A short name of an entry."""
-    return "-".join(re.findall(r"[a-z]+", entry.heading.lower()))
+    words = re.findall(r"[a-z]+", entry.heading.lower())
+    return "-".join([*words, *(["by", entry.by] if entry.by else [])])
 
 
 def cases() -> list[Any]:
@@ -90,10 +91,20 @@ def hold(entry: Entry, blocks: list[Block], stage: Stage) -> None:
 
 
 def test_each_block_has_its_entry_in_the_order_of_the_document(blocks: list[Block]) -> None:
-    assert [(entry.heading, entry.begins) for entry in ENTRIES] == [
-        (block.heading, block.begins) for block in blocks
-    ]
-    assert len(ENTRIES) == BLOCKS
+    entries = [(entry.heading, entry.begins) for entry in ENTRIES]
+
+    assert list(dict.fromkeys(entries)) == [(block.heading, block.begins) for block in blocks]
+    assert len(blocks) == BLOCKS
+
+
+def test_what_a_block_builds_by_hand_runs_as_it_is_built_and_by_what_leanmq_has() -> None:
+    by = {name(entry): entry.by for entry in ENTRIES if entry.by}
+
+    assert by == {
+        "sharding-by-key-by-sharded_queue": "sharded_queue",
+        "message-producers-by-LoadBalancedProducer": "LoadBalancedProducer",
+    }
+    assert {"sharding-by-key", "message-producers"} <= {name(entry) for entry in ENTRIES}
 
 
 def test_what_waits_waits_for_webhooks_alone() -> None:
