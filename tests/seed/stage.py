@@ -192,8 +192,9 @@ class Stage:
 
         def led(url: str, backend: Backend | None, options: Options) -> Backend:
             target = parse_url(url)
-            [(host, port)] = target.addresses
-            prefix = self._place(host, port, target.db) + options.prefix
+            [address] = target.addresses
+            assert isinstance(address, tuple), f"{url} is a Unix socket"
+            prefix = self._place(*address, target.db) + options.prefix
             return open_backend(self.harness.url, backend, attrs.evolve(options, prefix=prefix))
 
         with mock.patch.object(members, "open_backend", led):
