@@ -125,4 +125,5 @@ def _capabilities(target: Target) -> Capabilities:
         shared=False,
         transactions_across_queues=not target.strict_slots,
         many_queues=True,
+        sequences=True,
     )

@@ -78,6 +78,8 @@ class Capabilities:
             of one slot (``Settings.slot``).
         bounds: ``Settings.max_length`` is kept, exactly.
         many_queues: It has the methods of ``ManyQueues`` (``many.py``), which routers build on.
+        sequences: ``SendBatch.producer`` and ``sequence`` are kept to: a batch that is sent again
+            is stored once.
         max_batch: How many messages one ``transact`` takes at most, sent and acknowledged.
         best_batch: How many messages of a bulk send policy hands to one ``send``, at most.
         notices: What was found at opening that an operator should know; logged once.
@@ -90,6 +92,7 @@ class Capabilities:
     transactions_across_queues: bool = True
     bounds: bool = True
     many_queues: bool = False
+    sequences: bool = False
     max_batch: int = 1_000
     best_batch: int = 500
     notices: tuple[str, ...] = ()
@@ -219,11 +222,20 @@ class SendBatch(msgspec.Struct, frozen=True):
 
     Attributes:
         epoch: If not 0: refuse (``StaleSettingsError``) unless the settings are of this epoch.
+        producer: If not empty: who sends. At most one batch of a producer to a queue is under
+            way. Needs ``Capabilities.sequences``; not for transactions.
+        sequence: Which batch of its producer this is; each has a higher one than that before it.
+            The last one of which any message was stored is remembered, for the queue's
+            ``dedup_window``: sent again, it stores nothing, and the results are those of the
+            first time (what was refused then is refused). One before that is an error, and
+            stores nothing.
     """
 
     queue: QueueRef
     messages: Sequence[NewMessage]
     epoch: int = 0
+    producer: str = ""
+    sequence: int = 0
 
 
 SendResult: TypeAlias = "str | LeanMQError"
@@ -586,9 +598,9 @@ class Backend(Protocol):
         ...
 
     def send(self, batch: SendBatch) -> Sent:
-        """Store messages in order. Not idempotent, save for messages with a ``dedup_id``: an
-        error result that is ``in_doubt`` may have been stored. Once one message is refused
-        (``QueueFullError``), so are those after it.
+        """Store messages in order. Not idempotent, save for messages with a ``dedup_id`` and
+        batches with a ``producer``: an error result that is ``in_doubt`` may have been stored.
+        Once one message is refused (``QueueFullError``), so are those after it.
 
         Raises only ``QueueNotFoundError`` and ``StaleSettingsError``, before anything was
         stored."""

@@ -103,5 +103,8 @@ def _wakes(topology: Topology, listen: Callable[[Address, Wake], L]) -> Wakes[L]
 
 def _capabilities(topology: Topology) -> Capabilities:
     return Capabilities(
-        topology.display, transactions_across_queues=not topology.slots_apart, many_queues=True
+        topology.display,
+        transactions_across_queues=not topology.slots_apart,
+        many_queues=True,
+        sequences=True,
     )

@@ -112,13 +112,13 @@ async def test_the_backend_answers_and_tells_what_it_can(mq: Client, harness: Ha
 
     found = {
         field: getattr(capabilities, field)
-        for field in ("durable", "shared", "ordered", "transactions_across_queues")
+        for field in ("durable", "shared", "ordered", "transactions_across_queues", "sequences")
     }
     expected = dict.fromkeys(found, True)
     if not harness.topologies:
         expected |= {"durable": False, "shared": False}
     if harness.router:
-        expected |= {"ordered": False}
+        expected |= {"ordered": False, "sequences": False}
     if harness.subject == "cluster" or harness.router == "hash":
         expected |= {"transactions_across_queues": False}
     assert isinstance(capabilities, Capabilities)

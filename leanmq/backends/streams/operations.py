@@ -208,7 +208,7 @@ class StreamOperations:
             reply = yield from run_script(
                 script("send"),
                 keys.for_sending(),
-                (batch.epoch, kind, *runs),
+                (batch.epoch, kind, batch.producer, batch.sequence, *runs),
                 queue=batch.queue.name,
                 idempotent=False,
                 wakes=(keys.stream,),

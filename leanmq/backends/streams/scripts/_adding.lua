@@ -3,6 +3,7 @@
 
 -- A queue to add to, from six of KEYS: stream, due, due payloads, meta, dedup ids, their messages.
 -- `kind` is 'q', or 'd' for dead letters, which have no bound. Returns it, or nil and an error.
+-- `mixed` will tell whether ids are not all of entries that were added one after the other.
 local function opened(first, epoch, kind)
   local q = {
     stream = KEYS[first], due = KEYS[first + 1], payloads = KEYS[first + 2], meta = KEYS[first + 3],
@@ -77,6 +78,7 @@ local function add(q, given, now)
     fields[#fields + 1] = 't'
     fields[#fields + 1] = whole(now)
     postpone(q.due, q.payloads, id, fields, at)
+    q.mixed = true
   else
     id = redis.call('XADD', q.stream, '*', unpack(fields))
   end
@@ -137,6 +139,7 @@ local function add_all(q, at, last, ids)
     end
     if known then
       ids[#ids + 1] = known
+      q.mixed = true
     elseif q.room <= 0 then
       return false
     else
