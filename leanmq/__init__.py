@@ -20,8 +20,9 @@ from leanmq._version import __version__
 # Whoever imports leanmq pays for what is used: all of these take 130 ms, of which the command
 # line's --help needs none.
 if typing.TYPE_CHECKING:
+    from leanmq.aio.balanced import AsyncLoadBalancedProducer
     from leanmq.aio.client import AsyncLeanMQ, AsyncTransaction
-    from leanmq.aio.producer import AsyncLoadBalancedProducer
+    from leanmq.aio.producer import AsyncBatchingProducer
     from leanmq.aio.router import AsyncConsistentHashRouter, AsyncRoundRobinRouter
     from leanmq.aio.sharding import AsyncShardedQueue
     from leanmq.api import AsyncQueue, Failure, Message, Outgoing, Queue, QueueInfo, StoredMessage
@@ -29,6 +30,7 @@ if typing.TYPE_CHECKING:
     from leanmq.errors import (
         AccessError,
         BackendError,
+        BufferFullError,
         BulkSendError,
         ClosedError,
         ConfigurationError,
@@ -38,6 +40,7 @@ if typing.TYPE_CHECKING:
         DeadLetterQueueNotFoundError,
         LeanMQError,
         MessageError,
+        NotSentError,
         OutcomeUnknownError,
         PlacementError,
         QueueError,
@@ -49,6 +52,7 @@ if typing.TYPE_CHECKING:
         UnsupportedError,
     )
     from leanmq.policy.client import LeanMQ, Transaction
+    from leanmq.policy.producer import BatchingProducer
     from leanmq.sharding.producer import LoadBalancedProducer
     from leanmq.sharding.queue import ShardedQueue
     from leanmq.sharding.router import ConsistentHashRouter, RoundRobinRouter
@@ -56,6 +60,7 @@ if typing.TYPE_CHECKING:
 
 __all__ = [
     "AccessError",
+    "AsyncBatchingProducer",
     "AsyncConsistentHashRouter",
     "AsyncLeanMQ",
     "AsyncLoadBalancedProducer",
@@ -65,6 +70,8 @@ __all__ = [
     "AsyncTransaction",
     "BackendConfig",
     "BackendError",
+    "BatchingProducer",
+    "BufferFullError",
     "BulkSendError",
     "ClosedError",
     "ConfigurationError",
@@ -79,6 +86,7 @@ __all__ = [
     "LoadBalancedProducer",
     "Message",
     "MessageError",
+    "NotSentError",
     "OutcomeUnknownError",
     "Outgoing",
     "PlacementError",
@@ -102,14 +110,16 @@ __all__ = [
 
 # Where the names are that are not errors.
 _HOMES = {
+    "AsyncBatchingProducer": "leanmq.aio.producer",
     "AsyncConsistentHashRouter": "leanmq.aio.router",
     "AsyncLeanMQ": "leanmq.aio.client",
-    "AsyncLoadBalancedProducer": "leanmq.aio.producer",
+    "AsyncLoadBalancedProducer": "leanmq.aio.balanced",
     "AsyncQueue": "leanmq.api",
     "AsyncRoundRobinRouter": "leanmq.aio.router",
     "AsyncShardedQueue": "leanmq.aio.sharding",
     "AsyncTransaction": "leanmq.aio.client",
     "BackendConfig": "leanmq.config",
+    "BatchingProducer": "leanmq.policy.producer",
     "ConsistentHashRouter": "leanmq.sharding.router",
     "Failure": "leanmq.api",
     "LeanMQ": "leanmq.policy.client",

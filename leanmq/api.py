@@ -25,6 +25,9 @@ import msgspec
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as DefaultedTypeVar
 
+    from leanmq.aio.producer import AsyncBatchingProducer
+    from leanmq.policy.producer import BatchingProducer
+
 __all__ = [
     "AsyncQueue",
     "Failure",
@@ -288,6 +291,39 @@ class Queue(Protocol[T]):
         """
         ...
 
+    def batching(
+        self,
+        *,
+        linger: Seconds = 0.005,
+        max_batch: int = 500,
+        max_bytes: int = 1024 * 1024,
+        max_buffered: int = 10_000,
+        max_buffered_bytes: int = 32 * 1024 * 1024,
+        max_block: Seconds | None = None,
+        dedup: bool = True,
+    ) -> BatchingProducer[T]:
+        """A producer that sends in the background: many messages a call, each with a future.
+
+        Makes no connection. Messages keep their order; at most one batch is under way. What is
+        surely not stored is sent again until the client's ``deadline``, counted from when it was
+        handed over.
+
+        Args:
+            linger: Seconds that a batch waits for more messages after its first one.
+            max_batch: Messages with which a batch goes at once.
+            max_bytes: Bytes of payloads and headers with which a batch goes at once.
+            max_buffered: Messages that it holds at most, those under way included.
+            max_buffered_bytes: Bytes of them at which it takes no more.
+            max_block: Seconds that a send waits for room then; None: the client's ``deadline``.
+            dedup: Number batches, so that one whose reply was lost is sent again and stored once,
+                within the queue's ``dedup_window``. Where the backend cannot do it, or with
+                False, such a batch fails with OutcomeUnknownError.
+
+        Raises:
+            ValueError: if a limit is less than 1, or a duration negative.
+        """
+        ...
+
     def get_messages(
         self, count: int = 10, block: bool | None = None, timeout: Seconds | None = None
     ) -> list[Message[T]]:
@@ -500,6 +536,20 @@ class AsyncQueue(Protocol[T]):
         key: str | Callable[[T], str | None] | None = None,
     ) -> list[str]:
         """See ``Queue.send_messages``."""
+        ...
+
+    def batching(
+        self,
+        *,
+        linger: Seconds = 0.005,
+        max_batch: int = 500,
+        max_bytes: int = 1024 * 1024,
+        max_buffered: int = 10_000,
+        max_buffered_bytes: int = 32 * 1024 * 1024,
+        max_block: Seconds | None = None,
+        dedup: bool = True,
+    ) -> AsyncBatchingProducer[T]:
+        """See ``Queue.batching``."""
         ...
 
     async def get_messages(

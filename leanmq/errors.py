@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 __all__ = [
     "AccessError",
     "BackendError",
+    "BufferFullError",
     "BulkSendError",
     "ClosedError",
     "ConfigurationError",
@@ -21,6 +22,7 @@ __all__ = [
     "DeadLetterQueueNotFoundError",
     "LeanMQError",
     "MessageError",
+    "NotSentError",
     "OutcomeUnknownError",
     "PlacementError",
     "QueueError",
@@ -196,6 +198,24 @@ class ConfigurationError(LeanMQError, ValueError):
 
 class MessageError(LeanMQError, ValueError):
     """A message cannot be sent as it is: not JSON, too large, wrong options."""
+
+
+class BufferFullError(LeanMQError):
+    """A batching producer holds as much as it may, and had no room in time. Nothing was sent.
+
+    Its messages come faster than the queue takes them, or its server does not serve.
+    """
+
+    retryable = True
+
+
+class NotSentError(LeanMQError):
+    """A message that was handed to a batching producer was certainly not stored.
+
+    It was not to blame: one before it failed, or the producer was closed too early.
+    """
+
+    retryable = True
 
 
 class BulkSendError(LeanMQError):

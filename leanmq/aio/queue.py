@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Generic, TypeVar
 
+from leanmq.aio.producer import AsyncBatchingProducer
 from leanmq.api import (
     Message,
     MessageRefs,
@@ -18,6 +19,7 @@ from leanmq.api import (
 )
 from leanmq.backends.protocol import AsyncBackend, QueueRef, State, Verb
 from leanmq.compat import older_spellings, receive_spellings, send_spellings
+from leanmq.policy.buffer import limits_of
 from leanmq.policy.logic import QueueLogic, destination_of
 from leanmq.policy.steps import drive_async, iterate_async
 
@@ -87,6 +89,29 @@ class AsyncQueueHandle(Generic[T]):
     ) -> list[str]:
         """See ``leanmq.AsyncQueue.send_messages``."""
         return await drive_async(self._logic.send_many(items, key), self._backend)
+
+    def batching(
+        self,
+        *,
+        linger: Seconds = 0.005,
+        max_batch: int = 500,
+        max_bytes: int = 1024 * 1024,
+        max_buffered: int = 10_000,
+        max_buffered_bytes: int = 32 * 1024 * 1024,
+        max_block: Seconds | None = None,
+        dedup: bool = True,
+    ) -> AsyncBatchingProducer[T]:
+        """See ``leanmq.AsyncQueue.batching``."""
+        limits = limits_of(
+            linger,
+            max_batch,
+            max_bytes,
+            max_buffered,
+            max_buffered_bytes,
+            self._logic.core.terms.deadline if max_block is None else max_block,
+            dedup,
+        )
+        return AsyncBatchingProducer(self._backend, self._logic, limits)
 
     @older_spellings(receive_spellings, positional=1)
     async def get_messages(

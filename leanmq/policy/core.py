@@ -97,10 +97,11 @@ class ClientCore:
         """Whether the client was closed."""
         return self._life.over
 
-    def patience(self) -> Patience:
-        """For one operation."""
+    def patience(self, spent: float = 0.0) -> Patience:
+        """For one operation, of whose deadline so many seconds are over."""
         terms = self.terms
-        return Patience(self.clock, terms.deadline, terms.max_retries, terms.retry_interval)
+        left = max(0.0, terms.deadline - spent)
+        return Patience(self.clock, left, terms.max_retries, terms.retry_interval)
 
     def check_open(self) -> None:
         """Raises ClosedError after ``close``."""

@@ -19,6 +19,8 @@ __all__ = [
     "foreign",
     "give_back_failed",
     "lease_lost",
+    "left_to_parent",
+    "not_stored",
     "notice",
     "passed",
     "taken_over",
@@ -100,6 +102,28 @@ def lease_lost(queue: str, message: Message[Any]) -> None:
         message.id,
         queue,
         extra=_extra("lease_lost", queue, message.id),
+    )
+
+
+def not_stored(queue: str, count: int, why: str) -> None:
+    """Messages that were sent in the background are not stored, or nobody knows."""
+    _queue.warning(
+        "%d messages that were handed to a producer of queue %r are not stored, or may not be: %s",
+        count,
+        queue,
+        why,
+        extra=_extra("not_stored", queue) | {"leanmq_count": count},
+    )
+
+
+def left_to_parent(queue: str, count: int) -> None:
+    """A process was forked while a producer held messages."""
+    _queue.info(
+        "this process was forked while a producer of queue %r held %d messages: the parent sends "
+        "them",
+        queue,
+        count,
+        extra=_extra("left_to_parent", queue) | {"leanmq_count": count},
     )
 
 

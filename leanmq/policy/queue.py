@@ -18,7 +18,9 @@ from leanmq.api import (
 )
 from leanmq.backends.protocol import Backend, QueueRef, State, Verb
 from leanmq.compat import older_spellings, receive_spellings, send_spellings
+from leanmq.policy.buffer import limits_of
 from leanmq.policy.logic import QueueLogic, destination_of
+from leanmq.policy.producer import BatchingProducer
 from leanmq.policy.steps import drive, iterate
 
 __all__ = ["QueueHandle"]
@@ -87,6 +89,29 @@ class QueueHandle(Generic[T]):
     ) -> list[str]:
         """See ``leanmq.Queue.send_messages``."""
         return drive(self._logic.send_many(items, key), self._backend)
+
+    def batching(
+        self,
+        *,
+        linger: Seconds = 0.005,
+        max_batch: int = 500,
+        max_bytes: int = 1024 * 1024,
+        max_buffered: int = 10_000,
+        max_buffered_bytes: int = 32 * 1024 * 1024,
+        max_block: Seconds | None = None,
+        dedup: bool = True,
+    ) -> BatchingProducer[T]:
+        """See ``leanmq.Queue.batching``."""
+        limits = limits_of(
+            linger,
+            max_batch,
+            max_bytes,
+            max_buffered,
+            max_buffered_bytes,
+            self._logic.core.terms.deadline if max_block is None else max_block,
+            dedup,
+        )
+        return BatchingProducer(self._backend, self._logic, limits)
 
     @older_spellings(receive_spellings, positional=1)
     def get_messages(

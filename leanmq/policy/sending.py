@@ -25,7 +25,7 @@ from leanmq.policy.base import QueuePolicy
 from leanmq.policy.steps import Ask, Steps
 from leanmq.policy.terms import terms_of
 
-__all__ = ["CHUNK_BYTES", "Sending", "message_of"]
+__all__ = ["CHUNK_BYTES", "Sending", "message_of", "too_large"]
 
 CHUNK_BYTES = 4 * 1024 * 1024
 """Bytes of payloads at which a chunk ends before that."""
@@ -63,7 +63,7 @@ class Sending(QueuePolicy):
         if isinstance(result, str):
             events.passed("sent", self.ref.name, [result])
             return result
-        raise self._send_error(result)
+        raise self.send_error(result)
 
     def send_many(self, items: Iterable[Any], key: Keys = None) -> Steps[list[str]]:
         """Store many, chunk by chunk: one unconfirmed chunk at a time keeps their order."""
@@ -93,7 +93,7 @@ class Sending(QueuePolicy):
                 stopped = self._stopped(error, ids, len(chunk))
                 raise stopped from stopped.__cause__
             if not _all_stored(results):
-                cause = self._send_error(next(r for r in results if not isinstance(r, str)))
+                cause = self.send_error(next(r for r in results if not isinstance(r, str)))
                 raise self._stopped(cause, ids, results=results)
             events.passed("sent", self.ref.name, results)
             ids += results
@@ -168,7 +168,7 @@ class Sending(QueuePolicy):
                         results[place] = result
             if any(isinstance(result, str) for result in sent.results):
                 patience = self.core.patience()  # consumers make room
-            places = self._again(messages, results, block=known.settings.overflow == "block")
+            places = self.again(messages, results, block=known.settings.overflow == "block")
             if not places:
                 return results
             try:
@@ -189,7 +189,7 @@ class Sending(QueuePolicy):
             return (yield from self.core.refresh(self.ref))
         return known
 
-    def _again(
+    def again(
         self, messages: Sequence[NewMessage], results: Sequence[SendResult], *, block: bool
     ) -> list[int]:
         """Which messages to send again: those in doubt by their dedup ids; and if that settles
@@ -220,22 +220,25 @@ class Sending(QueuePolicy):
     def _check_sizes(
         self, messages: Sequence[NewMessage], known: Declared, first: int | None
     ) -> None:
-        most = known.settings.max_payload_bytes
-        if not most or max([len(message.body) for message in messages]) <= most:
-            return
-        for place, message in enumerate(messages):
-            if len(message.body) > most:
-                which = f"payload {place} of {len(messages)}" if len(messages) > 1 else "payload"
-                if first is not None:
-                    which = f"payload of item {first + place}"
-                raise MessageError(
-                    f"the {which} for queue {self.ref.name!r} has {len(message.body):,} bytes, "
-                    f"max_payload_bytes is {most:,}; store it elsewhere and send where it is, or "
-                    "raise the setting by update_queue",
-                    queue=self.ref.name,
-                )
+        for place in too_large(messages, known):
+            which = f"payload {place} of {len(messages)}" if len(messages) > 1 else "payload"
+            if first is not None:
+                which = f"payload of item {first + place}"
+            raise self.size_error(messages[place], known, which)
 
-    def _send_error(self, error: LeanMQError) -> LeanMQError:
+    def size_error(
+        self, message: NewMessage, known: Declared, which: str = "payload"
+    ) -> MessageError:
+        """The payload is larger than the settings allow."""
+        return MessageError(
+            f"the {which} for queue {self.ref.name!r} has {len(message.body):,} bytes, "
+            f"max_payload_bytes is {known.settings.max_payload_bytes:,}; store it elsewhere and "
+            "send where it is, or raise the setting by update_queue",
+            queue=self.ref.name,
+        )
+
+    def send_error(self, error: LeanMQError) -> LeanMQError:
+        """What a sender is told of an error result."""
         error.queue = self.ref.name
         if not error.in_doubt:
             return error
@@ -288,6 +291,14 @@ def message_of(policy: QueuePolicy, outgoing: Outgoing[Any]) -> NewMessage:
     except MessageError as error:
         error.queue = policy.ref.name
         raise
+
+
+def too_large(messages: Sequence[NewMessage], known: Declared) -> list[int]:
+    """The places of the messages that are larger than the settings allow."""
+    most = known.settings.max_payload_bytes
+    if not most or max([len(message.body) for message in messages]) <= most:
+        return []
+    return [place for place, message in enumerate(messages) if len(message.body) > most]
 
 
 def _outgoing(item: Any, key: Keys) -> Outgoing[Any]:

@@ -27,6 +27,7 @@ import attrs
 from leanmq import (
     AsyncLeanMQ,
     AsyncQueue,
+    BatchingProducer,
     LeanMQ,
     Message,
     Outgoing,
@@ -153,6 +154,9 @@ class ThreadedQueue:
     ) -> list[str]:
         return await self._run(self._queue.send_messages, items, key=key)
 
+    def batching(self, **limits: Any) -> Any:
+        return ThreadedProducer(self._queue.batching(**limits), self._threads)
+
     async def get_messages(self, *how_many: Any, **how_long: Any) -> list[Message[Any]]:
         return await self._run(self._queue.get_messages, *how_many, **how_long)
 
@@ -225,6 +229,36 @@ class ThreadedQueue:
 
     async def delete(self, *, delete_dlq: bool = False) -> bool:
         return await self._run(self._queue.delete, delete_dlq=delete_dlq)
+
+
+class ThreadedProducer:
+    """``AsyncBatchingProducer`` over a ``BatchingProducer``: each call in a thread."""
+
+    def __init__(self, producer: BatchingProducer, threads: Threads) -> None:
+        self._producer, self._run = producer, threads.run
+
+    @property
+    def buffered(self) -> int:
+        return self._producer.buffered
+
+    def __repr__(self) -> str:
+        return repr(self._producer)
+
+    async def send_message(self, *data: Any, **options: Any) -> asyncio.Future[str]:
+        return asyncio.wrap_future(await self._run(self._producer.send_message, *data, **options))
+
+    async def flush(self, timeout: Seconds | None = None) -> None:
+        await self._run(self._producer.flush, timeout)
+
+    async def close(self, timeout: Seconds | None = None) -> None:
+        await self._run(self._producer.close, timeout)
+
+    async def __aenter__(self) -> ThreadedProducer:
+        await self._run(self._producer.__enter__)
+        return self
+
+    async def __aexit__(self, *error: Any) -> None:
+        await self._run(self._producer.__exit__, *error)
 
 
 def _inner(queue: Any) -> Any:

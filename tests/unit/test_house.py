@@ -250,6 +250,7 @@ MIRRORS = [
     (leanmq.Queue, QueueHandle),
     (leanmq.AsyncQueue, AsyncQueueHandle),
     (leanmq.LeanMQ, leanmq.AsyncLeanMQ),
+    (leanmq.BatchingProducer, leanmq.AsyncBatchingProducer),
     (Backend, AsyncBackend),
     (ManyQueues, AsyncManyQueues),
     (Full, StreamsBackend),
@@ -302,8 +303,8 @@ def test_what_does_io_is_a_coroutine_in_the_asyncio_world(kind: type) -> None:
         if not name.startswith("_") and not inspect.iscoroutinefunction(member)
     ]
 
-    # These return at once what does the I/O when it is iterated, or entered.
-    assert plain == [name for name in ("consume", "processing") if hasattr(kind, name)]
+    # These return at once what does the I/O when it is iterated, entered, or sent to.
+    assert plain == [name for name in ("batching", "consume", "processing") if hasattr(kind, name)]
 
 
 # --- the Lua scripts

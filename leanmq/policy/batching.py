@@ -1,0 +1,375 @@
+"""What a batching producer sends, and what becomes of it: written once for threads and asyncio.
+
+What waits is in ``buffer.py``; when somebody looks, and who settles futures, is for the shells.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+from leanmq.api import Moment, Outgoing, Seconds
+from leanmq.backends.protocol import Declared, NewMessage, SendBatch, SendResult, Sent
+from leanmq.errors import (
+    BackendError,
+    BufferFullError,
+    ClosedError,
+    LeanMQError,
+    MessageError,
+    NotSentError,
+    QueueNotFoundError,
+    StaleSettingsError,
+)
+from leanmq.policy import events
+from leanmq.policy.buffer import Batch, Buffer, Entry, Limits
+from leanmq.policy.logic import QueueLogic
+from leanmq.policy.sending import message_of, too_large
+from leanmq.policy.steps import Ask, Steps
+
+__all__ = ["Batching"]
+
+F = TypeVar("F")
+
+AT_EXIT = 5.0
+"""Seconds that the end of a process, or of its event loop, waits for messages to go at most."""
+
+
+class Batching(Generic[F]):
+    """The policy of one producer.
+
+    A batch is sent until each of its messages has a result: stored, or failed for good. While
+    there is doubt whether it is stored, it is sent again as it is, under the same number; what
+    was surely not stored is a batch of its own, under the next one.
+
+    Attributes:
+        ended: No more messages are taken in.
+        hasty: Nothing is tried again any more.
+    """
+
+    def __init__(self, logic: QueueLogic, limits: Limits, begin: Callable[[F], bool]) -> None:
+        self.logic = logic
+        self.limits = limits
+        self.buffer: Buffer[F] = Buffer(limits, begin)
+        self.ended = False
+        self.hasty = False
+        self.monotonic = logic.core.clock.monotonic
+        self._encode = logic.codec.encode
+
+    @property
+    def name(self) -> str:
+        """Of the queue."""
+        return self.logic.ref.name
+
+    # --- taking in
+
+    def message_of(
+        self,
+        data: Any,
+        key: str | None,
+        ttl_seconds: Seconds | None,
+        delay: Moment | None,
+        headers: Mapping[str, Any] | None,
+        message_id: str | None,
+        dedup_id: str | None,
+    ) -> NewMessage:
+        """The message as it will be sent; raises what is wrong with it."""
+        if (
+            key is None
+            and ttl_seconds is None
+            and delay is None
+            and headers is None
+            and message_id is None
+            and dedup_id is None
+        ):  # as below, for a tenth less of all that a message costs
+            try:
+                return NewMessage(self._encode(data))
+            except MessageError as error:
+                error.queue = self.name
+                raise
+        outgoing = Outgoing(data, key, ttl_seconds, delay, headers, message_id, dedup_id)
+        return message_of(self.logic, outgoing)
+
+    def add(self, message: NewMessage, future: F) -> bool:
+        """Append a message; returns whether to wake the sender."""
+        terms = message.terms
+        if terms is None:
+            lane = self.logic.lane(None, None)
+        else:
+            lane = self.logic.lane(terms.key, terms.dedup_id)
+        return self.buffer.add(lane, message, future, self.monotonic())
+
+    def check_open(self) -> None:
+        """Raises ClosedError once the producer was closed."""
+        if self.ended:
+            raise ClosedError(f"the producer of queue {self.name!r} is closed; open a new one")
+
+    def no_room(self) -> BufferFullError:
+        """The buffer was full for too long."""
+        buffer, limits = self.buffer, self.limits
+        return BufferFullError(
+            f"the producer of queue {self.name!r} holds {buffer.count:,} of "
+            f"{limits.max_buffered:,} messages, {buffer.size:,} of {limits.max_buffered_bytes:,} "
+            f"bytes, and had no room within {limits.max_block:g} s; send less, or raise "
+            "max_buffered, max_buffered_bytes or max_block",
+            queue=self.name,
+        )
+
+    def not_flushed(self, wait: float) -> TimeoutError:
+        """Something has no result after so many seconds."""
+        return TimeoutError(
+            f"the producer of queue {self.name!r} holds {self.buffer.count:,} messages after "
+            f"{wait:g} s; it goes on sending them"
+        )
+
+    @property
+    def not_closed(self) -> str:
+        """What is wrong when a producer is found at the end."""
+        return (
+            f"the producer of queue {self.name!r} was not closed; close it, or use it as a context "
+            "manager"
+        )
+
+    @property
+    def at_exit(self) -> float:
+        """Seconds that the end of the process may take for what is held."""
+        return min(AT_EXIT, self.logic.core.terms.deadline)
+
+    # --- sending
+
+    def send(self, batches: Sequence[Batch[F]]) -> Steps[list[list[SendResult]]]:
+        """Send batches of different lanes; results for the entries of each. Raises nothing."""
+        answers: list[list[SendResult]] = []
+        for batch in batches:
+            try:
+                request = yield from self._request(batch)
+            except LeanMQError as error:
+                answers.append([_not_yet_sent(error)] * len(batch.entries))
+                continue
+            try:
+                sent: Sent = (yield Ask("send", request)) if request else Sent(())
+                answers.append(list(sent.results))
+            except LeanMQError as error:
+                answers.append([error] * len(batch.entries))
+            except Exception as error:  # noqa: BLE001  # of a backend that breaks its promise
+                broken = BackendError(
+                    f"{self.logic.core.name} raised {type(error).__name__}; please report it to "
+                    "those who made this backend",
+                    in_doubt=True,
+                )
+                broken.__cause__ = error
+                answers.append([broken] * len(batch.entries))
+        return answers
+
+    def _request(self, batch: Batch[F]) -> Steps[SendBatch | None]:
+        """What to ask of the backend; None if nothing of the batch is left."""
+        if not batch.entries:
+            return None
+        capabilities = yield from self.logic.core.open()
+        batch.known = yield from self._settings(batch)
+        if not any(batch.doubts):  # else it must stay as it was
+            yield from self._fit(batch, batch.known, capabilities.max_batch)
+        if not batch.entries:
+            return None
+        batch.sequenced = self.limits.dedup and capabilities.sequences
+        if batch.began is None:
+            batch.began = self.monotonic()
+        return SendBatch(
+            self.logic.ref,
+            [message for message, _, _ in batch.entries],
+            batch.known.epoch,
+            batch.lane.producer if batch.sequenced else "",
+            batch.lane.sequence if batch.sequenced else 0,
+        )
+
+    def _settings(self, batch: Batch[F]) -> Steps[Declared]:
+        core, ref, asked = self.logic.core, self.logic.ref, self.logic.asked
+        mend, batch.mend = batch.mend, None
+        if isinstance(mend, StaleSettingsError):
+            return (yield from core.refresh(ref))
+        if isinstance(mend, QueueNotFoundError):
+            yield from core.vanished(ref, asked)
+        return (yield from core.declare(ref, asked))
+
+    def _fit(self, batch: Batch[F], known: Declared, most: int) -> Steps[None]:
+        """Take out what is too large, and what is too much for one send."""
+        messages = [message for message, _, _ in batch.entries]
+        places = too_large(messages, known)
+        if places:  # unless the limit was raised since
+            batch.known = known = yield from self.logic.core.refresh(self.logic.ref)
+            places = too_large(messages, known)
+        for place in reversed(places):
+            message, future, _ = batch.entries.pop(place)
+            batch.refused.insert(0, (future, self.logic.size_error(message, known)))
+        batch.rest[:0] = batch.entries[most:]
+        del batch.entries[most:]
+
+    # --- what becomes of it
+
+    def conclude(
+        self, batch: Batch[F], answers: Sequence[SendResult]
+    ) -> list[tuple[F, SendResult]]:
+        """The futures that have a result now. The batch is finished, or will be sent again."""
+        batch.under_way = False
+        outcomes: list[tuple[F, SendResult]] = [*batch.refused]
+        batch.refused = []
+        if set(map(type, answers)) <= {str}:
+            outcomes += [(entry[1], id_) for entry, id_ in zip(batch.entries, answers, strict=True)]
+            batch.entries = []
+        else:
+            self._sort_out(batch, answers, outcomes)
+        if not batch.entries and batch.rest:
+            self._next_part(batch, batch.rest)
+            batch.rest, batch.again_at = [], 0.0
+        elif not batch.entries:
+            self.buffer.finish(batch)
+        return outcomes
+
+    def _sort_out(
+        self,
+        batch: Batch[F],
+        answers: Sequence[SendResult],
+        outcomes: list[tuple[F, SendResult]],
+    ) -> None:
+        """Something is not stored, or may not be: what to send again, and what has failed."""
+        now = self.monotonic()
+        entries = batch.entries
+        doubts = batch.doubts or [None] * len(entries)
+        # Only an id clears up a doubt; that the next try was refused does not.
+        told = [
+            answer if isinstance(answer, str) or doubt is None or answer.in_doubt else doubt
+            for answer, doubt in zip(answers, doubts, strict=True)
+        ]
+        stored = any(isinstance(one, str) for one in told)
+        again = self._places_again(batch, told, now, stored)
+        if again:
+            trouble = answers[again[0]]
+            assert isinstance(trouble, LeanMQError)
+            if stored:
+                batch.since, batch.patience = now, None  # consumers make room
+            if batch.patience is None:
+                batch.patience = self.logic.core.patience(spent=now - batch.since)
+            try:
+                batch.again_at = now + batch.patience.pause(trouble).seconds
+                batch.mend = trouble
+            except LeanMQError:  # no more time
+                again = []
+        chosen = set(again)
+        blamed: LeanMQError | None = None
+        for place, (entry, answer) in enumerate(zip(entries, told, strict=True)):
+            if place in chosen:
+                continue
+            if isinstance(answer, str):
+                outcomes.append((entry[1], answer))
+                continue
+            outcomes.append((entry[1], self._own(answer)))
+            if entry[0].terms is not None and entry[0].terms.key is not None:
+                blamed = blamed or answer
+        if stored and batch.sequenced:
+            self._next_part(batch, [entries[place] for place in again])
+        else:
+            batch.entries = [entries[place] for place in again]
+            batch.doubts = [_doubt(told[place]) for place in again]
+        if blamed is not None:
+            self._fail_behind(batch, blamed, outcomes)
+
+    def _places_again(
+        self, batch: Batch[F], told: Sequence[SendResult], now: float, stored: bool
+    ) -> list[int]:
+        """Which entries to send again."""
+        core = self.logic.core
+        if self.hasty or core.closed or core.capabilities is None:  # it never reached its server
+            return []
+        messages = [message for message, _, _ in batch.entries]
+        block = batch.known is not None and batch.known.settings.overflow == "block"
+        if not batch.sequenced:
+            places = self.logic.again(messages, told, block=block)
+        elif not stored and any(_doubt(one) for one in told):
+            return list(range(len(told))) if self._is_remembered(batch, now) else []
+        else:  # it was answered as a whole: what has no id is not stored
+            places = self.logic.again(messages, told, block=block)
+        return places or _to_mend(told)
+
+    def _is_remembered(self, batch: Batch[F], now: float) -> bool:
+        """Whether the backend would still know a batch that it stored at its first try."""
+        if batch.known is None or batch.began is None:
+            return True  # it was never sent
+        return now - batch.began < (batch.known.settings.dedup_window or 0.0)
+
+    def _next_part(self, batch: Batch[F], entries: list[Entry[F]]) -> None:
+        """What is before these is stored or failed for good: they are sent as a new batch."""
+        batch.entries, batch.doubts = entries, []
+        batch.began = None
+        batch.lane.sequence += 1
+
+    def _fail_behind(
+        self, batch: Batch[F], cause: LeanMQError, outcomes: list[tuple[F, SendResult]]
+    ) -> None:
+        """With a key, what is behind must not overtake what has failed and may be sent again."""
+        futures = [future for _, future, _ in batch.rest]
+        futures += self.buffer.drop_waiting(batch.lane)
+        batch.rest = []
+        why = f"a message with a key before it failed ({cause})"
+        outcomes += [(future, self._not_sent(why, cause)) for future in futures]
+
+    def abandon(self, why: str) -> list[tuple[F, SendResult]]:
+        """Give up all that is not under way just now; that ends with its next result."""
+        self.hasty = True
+        outcomes: list[tuple[F, SendResult]] = []
+        for lane in self.buffer.lanes():
+            batch = lane.batch
+            if batch is not None and not batch.under_way:
+                doubts = batch.doubts or [None] * len(batch.entries)
+                for (_, future, _), doubt in zip(batch.entries, doubts, strict=True):
+                    error = self._own(doubt) if doubt else self._not_sent(why)
+                    outcomes.append((future, error))
+                outcomes += [(future, self._not_sent(why)) for _, future, _ in batch.rest]
+                self.buffer.finish(batch)
+            futures = self.buffer.drop_waiting(lane)
+            outcomes += [(future, self._not_sent(why)) for future in futures]
+        return outcomes
+
+    def report(self, outcomes: Sequence[tuple[F, SendResult]]) -> None:
+        """Write to the log what failed: nobody may ever look at the futures."""
+        errors = [outcome for _, outcome in outcomes if not isinstance(outcome, str)]
+        if errors:
+            events.not_stored(self.name, len(errors), str(errors[0]))
+        if events.closely():
+            stored = [outcome for _, outcome in outcomes if isinstance(outcome, str)]
+            events.passed("sent", self.name, stored)
+
+    def _not_sent(self, why: str, cause: LeanMQError | None = None) -> NotSentError:
+        error = NotSentError(
+            f"queue {self.name!r}: the message was not sent: {why}; send it again if it is still "
+            "wanted",
+            queue=self.name,
+        )
+        error.__cause__ = cause
+        return error
+
+    def _own(self, error: LeanMQError) -> LeanMQError:
+        """The error for one future alone: raising an error writes to it."""
+        told = self.logic.send_error(error)
+        if told is error:
+            told = copy.copy(error)
+            told.__cause__ = error.__cause__
+        return told
+
+
+def _doubt(answer: SendResult) -> LeanMQError | None:
+    return answer if isinstance(answer, LeanMQError) and answer.in_doubt else None
+
+
+def _not_yet_sent(error: LeanMQError) -> LeanMQError:
+    """What failed was on the way to a send: whatever it left in doubt, messages it did not."""
+    if not error.in_doubt:
+        return error
+    sure = copy.copy(error)
+    sure.__cause__, sure.in_doubt = error.__cause__, False
+    return sure
+
+
+def _to_mend(told: Sequence[SendResult]) -> list[int]:
+    """The places of messages that were refused because the sender did not know of a change."""
+    passing = (QueueNotFoundError, StaleSettingsError)
+    return [place for place, one in enumerate(told) if isinstance(one, passing)]

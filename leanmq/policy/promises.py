@@ -1,0 +1,82 @@
+"""Futures by the hundred thousand: those of ``concurrent.futures``, without a lock until needed.
+
+The lock that each future brings along would be half of what sending in the background costs, and
+mostly nobody waits on it before its result is there.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures._base import CANCELLED, FINISHED, PENDING, RUNNING
+from typing import Any, cast
+
+__all__ = ["Promise"]
+
+
+class _AtFirstUse:
+    """An attribute that is made when somebody looks at it; of two who do at once, both get one."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, future: Any, owner: type) -> Any:
+        return future.__dict__.setdefault(self._name, self._make())
+
+
+class Promise(Future[str]):
+    """A future whose condition is made at its first use.
+
+    Whoever waits, cancels or adds a callback takes the condition first, and looks at the state
+    after that; we set the state first, and look for a condition after that. So one of both sees
+    the other, and without a condition there is nobody to be told.
+    """
+
+    _state = PENDING
+    _result: str | None = None
+    _exception: BaseException | None = None
+    _condition = cast("threading.Condition", _AtFirstUse(threading.Condition))
+    _waiters = cast("list[Any]", _AtFirstUse(list))
+    _done_callbacks = cast("list[Any]", _AtFirstUse(list))
+
+    def __init__(self) -> None:
+        """Nothing yet: what ``Future`` sets here are the attributes above."""
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """See ``Future``."""
+        state = self.__dict__
+        state.setdefault("_state", RUNNING)  # unless it was cancelled
+        if "_condition" not in state:
+            return True
+        with self._condition:
+            if self._state == CANCELLED:
+                return super().set_running_or_notify_cancel()
+            self._state = RUNNING
+            return True
+
+    def set_result(self, result: str) -> None:
+        """See ``Future``."""
+        self._result = result
+        self._finish()
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        """See ``Future``."""
+        self._exception = exception
+        self._finish()
+
+    def _finish(self) -> None:
+        self._state = FINISHED
+        if "_condition" not in self.__dict__:
+            return
+        with self._condition:
+            for waiter in self._waiters:
+                if self._exception is None:
+                    waiter.add_result(self)
+                else:
+                    waiter.add_exception(self)
+            self._condition.notify_all()
+        self._invoke_callbacks()  # type: ignore[attr-defined]  # of Future
