@@ -196,10 +196,10 @@ class _Sender:
         """The interpreter ends, and nobody closed the producer, nor ended its task."""
         if os.getpid() != self._pid:
             return  # a forked child inherited this; the parent does it
-        if not self.batching.ended:
-            warnings.warn(self.batching.not_closed, ResourceWarning, stacklevel=1)
         if self._buffer.count:
             events.not_stored(self.batching.name, self._buffer.count, "the process ended")
+        if not self.batching.ended:
+            warnings.warn(self.batching.not_closed, ResourceWarning, stacklevel=1)
 
     # --- in the task
 
@@ -207,14 +207,15 @@ class _Sender:
         try:
             await self._send_all()
         except asyncio.CancelledError:  # as asyncio.run does with what is left at its end
-            if not self.batching.ended:
-                warnings.warn(self.batching.not_closed, ResourceWarning, stacklevel=1)
+            forgotten = not self.batching.ended
             self._task = asyncio.create_task(self._send_all())
             try:
                 await self.close(self.batching.at_exit, "the event loop ended")
             finally:
                 self._task.cancel()  # what is under way even now
                 await asyncio.wait([self._task])
+            if forgotten:
+                warnings.warn(self.batching.not_closed, ResourceWarning, stacklevel=1)
             raise
 
     async def _send_all(self) -> None:

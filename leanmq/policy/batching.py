@@ -234,14 +234,15 @@ class Batching(Generic[F]):
         """Something is not stored, or may not be: what to send again, and what has failed."""
         now = self.monotonic()
         entries = batch.entries
-        doubts = batch.doubts or [None] * len(entries)
-        # Only an id clears up a doubt; that the next try was refused does not.
+        stored = any(isinstance(answer, str) for answer in answers)
+        # Only an id clears up a doubt; that the next try was refused does not. Under a number, an
+        # id clears up all of the batch.
+        doubts = [] if stored and batch.sequenced else batch.doubts
         told = [
             answer if isinstance(answer, str) or doubt is None or answer.in_doubt else doubt
-            for answer, doubt in zip(answers, doubts, strict=True)
+            for answer, doubt in zip(answers, doubts or [None] * len(entries), strict=True)
         ]
-        stored = any(isinstance(one, str) for one in told)
-        again = self._places_again(batch, told, now, stored)
+        again = self._places_again(batch, told, stored)
         if again:
             trouble = answers[again[0]]
             assert isinstance(trouble, LeanMQError)
@@ -254,6 +255,8 @@ class Batching(Generic[F]):
                 batch.mend = trouble
             except LeanMQError:  # no more time
                 again = []
+            if batch.sequenced and any(map(_doubt, told)) and not self._is_remembered(batch):
+                again = []
         chosen = set(again)
         blamed: LeanMQError | None = None
         for place, (entry, answer) in enumerate(zip(entries, told, strict=True)):
@@ -265,6 +268,8 @@ class Batching(Generic[F]):
             outcomes.append((entry[1], self._own(answer)))
             if entry[0].terms is not None and entry[0].terms.key is not None:
                 blamed = blamed or answer
+        if again and len(again) < len(entries):
+            self.buffer.shrink(batch, [e for p, e in enumerate(entries) if p not in chosen])
         if stored and batch.sequenced:
             self._next_part(batch, [entries[place] for place in again])
         else:
@@ -273,9 +278,7 @@ class Batching(Generic[F]):
         if blamed is not None:
             self._fail_behind(batch, blamed, outcomes)
 
-    def _places_again(
-        self, batch: Batch[F], told: Sequence[SendResult], now: float, stored: bool
-    ) -> list[int]:
+    def _places_again(self, batch: Batch[F], told: Sequence[SendResult], stored: bool) -> list[int]:
         """Which entries to send again."""
         core = self.logic.core
         if self.hasty or core.closed or core.capabilities is None:  # it never reached its server
@@ -285,16 +288,19 @@ class Batching(Generic[F]):
         if not batch.sequenced:
             places = self.logic.again(messages, told, block=block)
         elif not stored and any(_doubt(one) for one in told):
-            return list(range(len(told))) if self._is_remembered(batch, now) else []
+            return list(range(len(told)))
         else:  # it was answered as a whole: what has no id is not stored
             places = self.logic.again(messages, told, block=block)
         return places or _to_mend(told)
 
-    def _is_remembered(self, batch: Batch[F], now: float) -> bool:
-        """Whether the backend would still know a batch that it stored at its first try."""
+    def _is_remembered(self, batch: Batch[F]) -> bool:
+        """Whether the backend would surely still know, at the next try, what the first one stored.
+
+        A quarter of the window is for the way there.
+        """
         if batch.known is None or batch.began is None:
             return True  # it was never sent
-        return now - batch.began < (batch.known.settings.dedup_window or 0.0)
+        return batch.again_at - batch.began < (batch.known.settings.dedup_window or 0.0) * 0.75
 
     def _next_part(self, batch: Batch[F], entries: list[Entry[F]]) -> None:
         """What is before these is stored or failed for good: they are sent as a new batch."""

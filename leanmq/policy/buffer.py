@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Generic, TypeAlias, TypeVar
 
 import attrs
@@ -113,7 +113,8 @@ class Batch(Generic[F]):
 
     Attributes:
         entries: Those that are to be sent, or sent again.
-        taken: How many there were; ``size``: their bytes.
+        taken: How many there were.
+        held: How many have no result yet; ``size``: their bytes.
         rest: Those behind ``entries`` that the backend does not take in the same send.
         refused: Futures of messages that cannot be sent, and why.
         doubts: What is known of each entry that may be stored.
@@ -129,6 +130,7 @@ class Batch(Generic[F]):
     lane: Lane[F]
     entries: list[Entry[F]]
     taken: int
+    held: int
     size: int
     since: float
     rest: list[Entry[F]] = attrs.field(factory=list)
@@ -165,7 +167,7 @@ class Buffer(Generic[F]):
         self.wakes_at = 0.0
         self._begin = begin
         self._lanes: dict[Hashable, Lane[F]] = {}
-        self._leaving: list[tuple[Lane[F], int, int]] = []
+        self._leaving: list[tuple[Lane[F], int, int, int]] = []
 
     @property
     def full(self) -> bool:
@@ -231,7 +233,7 @@ class Buffer(Generic[F]):
                 break
         lane.size -= size
         lane.sequence += 1
-        return Batch(lane, entries, taken, size, since)
+        return Batch(lane, entries, taken, taken, size, since)
 
     def next_due(self) -> float:
         """The moment at which the next batch will be due; inf if none will be by itself."""
@@ -247,24 +249,31 @@ class Buffer(Generic[F]):
     def drop_waiting(self, lane: Lane[F]) -> list[F]:
         """Give up what waits in a lane; the futures of those whose callers still want them."""
         entries, lane.waiting = lane.waiting, deque()
-        self._leave(lane, len(entries), lane.size)
+        self._leave(lane, len(entries), len(entries), lane.size)
         lane.size = 0
         return [future for _, future, _ in entries if self._begin(future)]
 
-    def finish(self, batch: Batch[F]) -> None:
-        """There is a result for all of a batch."""
-        batch.lane.batch = None
-        self._leave(batch.lane, batch.taken, batch.size)
+    def shrink(self, batch: Batch[F], entries: Sequence[Entry[F]]) -> None:
+        """There are results for these, and not yet for others of the batch."""
+        size = sum(size_of(message) for message, _, _ in entries)
+        batch.held -= len(entries)
+        batch.size -= size
+        self._leave(batch.lane, 0, len(entries), size)
 
-    def _leave(self, lane: Lane[F], count: int, size: int) -> None:
-        lane.leaving += count
-        self._leaving.append((lane, count, size))
+    def finish(self, batch: Batch[F]) -> None:
+        """There are results for all of a batch."""
+        batch.lane.batch = None
+        self._leave(batch.lane, batch.taken, batch.held, batch.size)
+
+    def _leave(self, lane: Lane[F], done: int, count: int, size: int) -> None:
+        lane.leaving += done
+        self._leaving.append((lane, done, count, size))
 
     def release(self) -> None:
-        """What is finished or given up has been told to its callers: it takes no more room."""
-        for lane, count, size in self._leaving:
-            lane.leaving -= count
-            lane.done += count
+        """What has a result has been told to its callers: it takes no more room."""
+        for lane, done, count, size in self._leaving:
+            lane.leaving -= done
+            lane.done += done
             self.count -= count
             self.size -= size
         self._leaving.clear()

@@ -242,13 +242,14 @@ class _Sender:
         """The interpreter ends, and nobody closed the producer."""
         if os.getpid() != self._pid:
             return  # a forked child inherited this; the parent does it
-        if not self.batching.ended:  # else it was interrupted
-            warnings.warn(self.batching.not_closed, ResourceWarning, stacklevel=1)
+        forgotten = not self.batching.ended  # else its closing was interrupted
         self.close(self.batching.at_exit, "the process ended")
         with self._lock:
             under_way = self._buffer.count
         if under_way:
             events.not_stored(self.batching.name, under_way, "the process ended meanwhile")
+        if forgotten:
+            warnings.warn(self.batching.not_closed, ResourceWarning, stacklevel=1)
 
     # --- in the thread
 
