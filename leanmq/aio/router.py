@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from leanmq.backends.protocol import (
@@ -31,6 +31,7 @@ from leanmq.backends.protocol import (
     Stats,
     Transact,
 )
+from leanmq.errors import LeanMQError
 from leanmq.sharding.balancing import Balancing
 from leanmq.sharding.members import Member, NodeOf, members_of, prefix_of
 from leanmq.sharding.nodes import AsyncNodes
@@ -103,6 +104,10 @@ class _AsyncRouter:
     async def send(self, batch: SendBatch) -> Sent:
         """See ``AsyncBackend.send``. The parts of a batch succeed or fail each by itself."""
         return await self._do(self.routing.send(batch))
+
+    async def together(self, batches: Sequence[SendBatch]) -> Sequence[Sent | LeanMQError]:
+        """See ``AsyncManyQueues.together``; only for sends."""
+        return await self._do(self.routing.together(batches))
 
     async def transact(self, request: Transact) -> Sent:
         """See ``AsyncBackend.transact``. All of it must be on one node."""

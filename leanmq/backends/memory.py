@@ -125,5 +125,6 @@ def _capabilities(target: Target) -> Capabilities:
         shared=False,
         transactions_across_queues=not target.strict_slots,
         many_queues=True,
+        sends_together=True,
         sequences=True,
     )

@@ -78,8 +78,9 @@ class Capabilities:
             of one slot (``Settings.slot``).
         bounds: ``Settings.max_length`` is kept, exactly.
         many_queues: It has the methods of ``ManyQueues`` (``many.py``), which routers build on.
+        sends_together: Its method ``together`` (see ``ManyQueues``) takes sends, at least.
         sequences: ``SendBatch.producer`` and ``sequence`` are kept to: a batch that is sent again
-            is stored once.
+            is stored once. For a queue in shards: a batch that goes to one of them.
         max_batch: How many messages one ``transact`` takes at most, sent and acknowledged.
         best_batch: How many messages of a bulk send policy hands to one ``send``, at most.
         notices: What was found at opening that an operator should know; logged once.
@@ -92,6 +93,7 @@ class Capabilities:
     transactions_across_queues: bool = True
     bounds: bool = True
     many_queues: bool = False
+    sends_together: bool = False
     sequences: bool = False
     max_batch: int = 1_000
     best_batch: int = 500
@@ -229,6 +231,8 @@ class SendBatch(msgspec.Struct, frozen=True):
             ``dedup_window``: sent again, it stores nothing, and the results are those of the
             first time (what was refused then is refused). One before that is an error, and
             stores nothing.
+        shard: The shard that all of it goes to; -1: to those of their keys. Only for queues in
+            shards.
     """
 
     queue: QueueRef
@@ -236,6 +240,7 @@ class SendBatch(msgspec.Struct, frozen=True):
     epoch: int = 0
     producer: str = ""
     sequence: int = 0
+    shard: int = -1
 
 
 SendResult: TypeAlias = "str | LeanMQError"

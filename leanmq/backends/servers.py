@@ -106,5 +106,6 @@ def _capabilities(topology: Topology) -> Capabilities:
         topology.display,
         transactions_across_queues=not topology.slots_apart,
         many_queues=True,
+        sends_together=True,
         sequences=True,
     )

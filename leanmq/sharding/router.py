@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from leanmq.backends.protocol import (
@@ -31,6 +31,7 @@ from leanmq.backends.protocol import (
     Stats,
     Transact,
 )
+from leanmq.errors import LeanMQError
 from leanmq.sharding.balancing import Balancing
 from leanmq.sharding.members import Member, NodeOf, members_of, prefix_of
 from leanmq.sharding.nodes import Nodes
@@ -103,6 +104,10 @@ class _Router:
     def send(self, batch: SendBatch) -> Sent:
         """See ``Backend.send``. The parts of a batch succeed or fail each by itself."""
         return self._do(self.routing.send(batch))
+
+    def together(self, batches: Sequence[SendBatch]) -> Sequence[Sent | LeanMQError]:
+        """See ``ManyQueues.together``; only for sends."""
+        return self._do(self.routing.together(batches))
 
     def transact(self, request: Transact) -> Sent:
         """See ``Backend.transact``. All of it must be on one node."""

@@ -209,6 +209,7 @@ class Routing:
             ordered=False,
             transactions_across_queues=all(c.transactions_across_queues for c in found),
             bounds=False,
+            sends_together=True,
             max_batch=min(c.max_batch for c in found),
             best_batch=min(c.best_batch for c in found) * len(self.nodes),
             notices=tuple(dict.fromkeys(text for c in found for text in c.notices)),

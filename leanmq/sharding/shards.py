@@ -89,6 +89,7 @@ class Sharding(Spreading):
             found,
             transactions_across_queues=found.transactions_across_queues and len(self.nodes) == 1,
             best_batch=found.best_batch // len(self.nodes) * parts,
+            sequences=all(n.capabilities.sequences for n in self.nodes if n.capabilities),
         )
 
     # --- which node is which
@@ -415,7 +416,9 @@ class Sharding(Spreading):
         """
         assigned: dict[str, Places] = {}
         free: Places = []
-        for place, message in enumerate(batch.messages):
+        if batch.shard >= 0:
+            assigned[str(batch.shard)] = list(range(len(batch.messages)))
+        for place, message in enumerate(batch.messages if not assigned else ()):
             if message.terms is None or (part := self.fixed(route, message)) is None:
                 free.append(place)
             else:

@@ -52,6 +52,41 @@ class Spreading(Receiving):
             raise refused[0]
         return Sent([result for result in results if result is not None])
 
+    def together(self, batches: Sequence[SendBatch]) -> Plan[Sequence[Sent | LeanMQError]]:
+        """Send batches that go to one shard each, all at once; an error is a result."""
+        results: list[Sent | LeanMQError | None] = [None] * len(batches)
+        asks: dict[str, list[tuple[int, Part, SendBatch]]] = {}
+        for place, batch in enumerate(batches):
+            try:
+                route = yield from self.route(batch.queue.name)
+                part = route.by_label.get(str(batch.shard))
+                if part is None:  # its messages go to several
+                    results[place] = yield from self.send(batch)
+                    continue
+                if route.vanished:
+                    raise _vanished(route)
+                epoch = self._epochs(route, batch).get(part.label, 0)
+            except LeanMQError as error:
+                results[place] = error
+                continue
+            inner = replace(batch, queue=part.ref(batch.queue), epoch=epoch, shard=-1)
+            asks.setdefault(route.name, []).append((place, part, inner))
+        for name, share in asks.items():
+            answers = yield from self.ask(
+                self.routes[name], [(part, inner) for _, part, inner in share]
+            )
+            for (place, part, _), answer in zip(share, answers, strict=True):
+                if isinstance(answer, Sent):
+                    results[place] = Sent(
+                        [
+                            outside(part.label, r) if isinstance(r, str) else r
+                            for r in answer.results
+                        ]
+                    )
+                else:
+                    results[place] = answer
+        return [result for result in results if result is not None]
+
     def spread(
         self,
         route: Route,
