@@ -17,7 +17,6 @@ from typing import Any, Generic, TypeVar
 
 from leanmq.api import Moment, Seconds
 from leanmq.backends.protocol import AsyncBackend, NewMessage, SendResult
-from leanmq.errors import UnreachableError
 from leanmq.policy import events
 from leanmq.policy.batching import Batching
 from leanmq.policy.buffer import Batch, Limits
@@ -223,9 +222,11 @@ class _Sender:
             try:
                 answers = await drive_async(self.batching.send(batches), self._backend)
             except asyncio.CancelledError:
-                self._conclude(batches, [_cut_off(batch) for batch in batches])
+                for batch in batches:
+                    self._settle(self.batching.cut_off(batch))
                 raise
-            self._conclude(batches, answers)
+            for batch, results in zip(batches, answers, strict=True):
+                self._settle(self.batching.conclude(batch, results))
 
     async def _next(self) -> Sequence[Batch[Future[str]]] | None:
         """Wait for batches that are due; None when it is over."""
@@ -240,14 +241,6 @@ class _Sender:
             self._work.clear()
             await _wait_for(self._work, moment - now)
             self._buffer.wakes_at = 0.0
-
-    def _conclude(
-        self, batches: Sequence[Batch[Future[str]]], answers: Sequence[Sequence[SendResult]]
-    ) -> None:
-        outcomes: list[tuple[Future[str], SendResult]] = []
-        for batch, results in zip(batches, answers, strict=True):
-            outcomes += self.batching.conclude(batch, results)
-        self._settle(outcomes)
 
     def _settle(self, outcomes: Sequence[tuple[Future[str], SendResult]]) -> None:
         """Tell futures; then there is room."""
@@ -266,12 +259,6 @@ class _Sender:
 
 def _is_wanted(future: Future[str]) -> bool:
     return not future.cancelled()
-
-
-def _cut_off(batch: Batch[Future[str]]) -> list[SendResult]:
-    """The task was cancelled while this was under way, or about to be."""
-    error = UnreachableError("the event loop ended meanwhile", in_doubt=batch.began is not None)
-    return [error] * len(batch.entries)
 
 
 async def _wait_for(event: asyncio.Event, seconds: float) -> None:

@@ -20,6 +20,7 @@ from leanmq.errors import (
     NotSentError,
     QueueNotFoundError,
     StaleSettingsError,
+    UnreachableError,
 )
 from leanmq.policy import events
 from leanmq.policy.buffer import Batch, Buffer, Entry, Limits
@@ -224,6 +225,14 @@ class Batching(Generic[F]):
         elif not batch.entries:
             self.buffer.finish(batch)
         return outcomes
+
+    def cut_off(self, batch: Batch[F]) -> list[tuple[F, SendResult]]:
+        """Its send was cancelled, before or after it was carried out; what ``conclude`` says."""
+        if batch.began is None and not self.hasty:
+            batch.under_way = False  # it was not even begun
+            return []
+        error = UnreachableError("the event loop ended meanwhile", in_doubt=batch.began is not None)
+        return self.conclude(batch, [error] * len(batch.entries))
 
     def _sort_out(
         self,

@@ -234,7 +234,7 @@ class ThreadedQueue:
 class ThreadedProducer:
     """``AsyncBatchingProducer`` over a ``BatchingProducer``: each call in a thread."""
 
-    def __init__(self, producer: BatchingProducer, threads: Threads) -> None:
+    def __init__(self, producer: BatchingProducer[Any], threads: Threads) -> None:
         self._producer, self._run = producer, threads.run
 
     @property

@@ -13,6 +13,7 @@ from leanmq import (
     AsyncQueue,
     BufferFullError,
     ClosedError,
+    Message,
     MessageError,
     NotSentError,
     QueueFullError,
@@ -108,7 +109,7 @@ async def test_a_message_comes_with_all_that_it_was_sent_with(queue: AsyncQueue)
         rich = await producer.send_message(
             {"n": 2}, key="k", headers={"h": [1]}, message_id="mine", ttl_seconds=60, dedup_id="d"
         )
-        again = await producer.send_message({"n": 3}, dedup_id="d")
+        again = await producer.send_message({"n": 3}, key="k", dedup_id="d")
         later = await producer.send_message({"n": 4}, delay=60)
     ids = await ids_of([plain, rich, again, later])
 
@@ -359,7 +360,7 @@ async def test_a_full_queue_that_blocks_is_waited_for_in_order(mq: Client) -> No
     queue = await bounded(mq, 3, overflow="block")
     async with queue.batching(max_batch=4) as producer:
         futures = await send_all(producer, range(10), key="k")
-        messages = []
+        messages: list[Message[Any]] = []
         while len(messages) < 10:
             messages += await drain(queue, 1)
         ids = await ids_of(futures)
@@ -388,7 +389,7 @@ async def test_a_producer_without_room_waits_and_then_says_so(mq: Client) -> Non
 
 async def test_bytes_that_are_held_are_bounded_too(mq: Client) -> None:
     queue = await bounded(mq, 1, overflow="block")
-    limits = {"max_buffered_bytes": 1_000, "max_bytes": 200, "max_block": 0.05}
+    limits: dict[str, Any] = {"max_buffered_bytes": 1_000, "max_bytes": 200, "max_block": 0.05}
     async with queue.batching(**limits) as producer:
         futures = await send_all(producer, ["x" * 98] * 11)
         with pytest.raises(BufferFullError, match=r"1,000 of 1,000 bytes"):
@@ -540,8 +541,8 @@ async def test_a_debug_log_tells_of_each_message(
         async with queue.batching() as producer:
             ids = await ids_of(await send_all(producer, range(3)))
 
-    found = [record.leanmq_message for record in caplog.records if _event(record) == "sent"]
-    assert found == ids
+    sent = [record for record in caplog.records if _event(record) == "sent"]
+    assert [vars(record)["leanmq_message"] for record in sent] == ids
 
 
 def _event(record: Any) -> str:

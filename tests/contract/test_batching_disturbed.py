@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from leanmq import AsyncQueue, NotSentError, OutcomeUnknownError
+from leanmq import AsyncQueue, Message, NotSentError, OutcomeUnknownError
 from leanmq.backends.streams.keys import queue_keys
 from leanmq.backends.streams.scripts import script
 from tests.contract.harness import SERVERS, Client, Harness, drain, eventually
@@ -69,8 +70,9 @@ async def test_a_repeated_batch_answers_the_ids_of_whatever_it_held(
             caught = trap(harness, executed=True)
             futures = []
             for n in mixed:
-                options = [{}, {"delay": 60}, {"dedup_id": "a"}, {"dedup_id": secrets.token_hex(4)}]
-                futures.append(await producer.send_message(n, headers={"n": n}, **options[n]))
+                kinds: list[dict[str, Any]]
+                kinds = [{}, {"delay": 60}, {"dedup_id": "a"}, {"dedup_id": secrets.token_hex(4)}]
+                futures.append(await producer.send_message(n, headers={"n": n}, **kinds[n]))
             await producer.flush()
         ids = await ids_of(futures)
 
@@ -161,7 +163,7 @@ async def test_part_of_a_batch_that_was_stored_is_not_stored_again(
     async with queue.batching(linger=LONG) as producer:
         futures = await send_all(producer, range(12), key="k")
         flushed = asyncio.create_task(producer.flush())
-        messages = []
+        messages: list[Message[Any]] = []
         while len(messages) < 12:
             messages += await drain(queue, 1)
         await flushed
@@ -307,11 +309,9 @@ async def test_a_killed_server_that_comes_back_has_each_message_once(
     async with queue.batching(max_batch=50) as producer:
         task = asyncio.create_task(produce(producer))
         for _ in range(3):
-            goal = len(futures) + 200
-            await eventually(lambda goal=goal: reached(futures, goal), within=20)
+            await eventually(stored(futures, len(futures) + 200), within=20)
             await asyncio.to_thread(harness.servers.kill_primary)
-            goal = len(futures) + 100
-            await eventually(lambda goal=goal: handed_over(futures, goal), within=20)
+            await eventually(handed_over(futures, len(futures) + 100), within=20)
             await asyncio.to_thread(harness.servers.revive)
         stop.set()
         await task
@@ -323,13 +323,22 @@ async def test_a_killed_server_that_comes_back_has_each_message_once(
     assert await count(queue) == 0
 
 
-async def reached(futures: list[Any], goal: int) -> bool:
-    """Whether so many are stored."""
-    return len(futures) > goal and futures[goal].done()
+def stored(futures: list[Any], goal: int) -> Callable[[], Awaitable[bool]]:
+    """Whether so many are."""
+
+    async def are() -> bool:
+        return len(futures) > goal and futures[goal].done()
+
+    return are
 
 
-async def handed_over(futures: list[Any], goal: int) -> bool:
-    return len(futures) > goal
+def handed_over(futures: list[Any], goal: int) -> Callable[[], Awaitable[bool]]:
+    """Whether so many are."""
+
+    async def are() -> bool:
+        return len(futures) > goal
+
+    return are
 
 
 @pytest.mark.on("redis")
