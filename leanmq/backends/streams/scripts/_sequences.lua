@@ -14,20 +14,33 @@ local function halves(id)
   return nil
 end
 
--- Ids in short: 'first*count' for those that differ by one. Entry ids that were added in a row
--- grow, so the ends of a stretch tell whether there is a gap in it.
-local function shorten(ids, first, last, short)
+-- Find the runs of ids that differ by one: {text of the first, its halves, how many}. Entry ids
+-- that were added in a row grow, so the ends of a stretch tell whether there is a gap in it.
+local function find_runs(ids, first, last, runs)
   local ms, from = halves(ids[first])
   local same, to = halves(ids[last])
-  if ms and ms == same and to - from == last - first then
-    short[#short + 1] = ids[first] .. '*' .. whole(last - first + 1)
-  elseif first == last then
-    short[#short + 1] = ids[first]
-  else
+  if first < last and not (ms and ms == same and to - from == last - first) then
     local middle = math.floor((first + last) / 2)
-    shorten(ids, first, middle, short)
-    shorten(ids, middle + 1, last, short)
+    find_runs(ids, first, middle, runs)
+    find_runs(ids, middle + 1, last, runs)
+    return
   end
+  local before = runs[#runs]
+  if before and ms and before.ms == ms and before.from + before.count == from then
+    before.count = before.count + last - first + 1
+  else
+    runs[#runs + 1] = {text = ids[first], ms = ms, from = from, count = last - first + 1}
+  end
+end
+
+-- Ids in short: a run as 'first*count'.
+local function shortened(ids)
+  local runs, words = {}, {}
+  find_runs(ids, 1, #ids, runs)
+  for i, run in ipairs(runs) do
+    words[i] = run.count > 1 and run.text .. '*' .. whole(run.count) or run.text
+  end
+  return words
 end
 
 local function lengthened(short)
@@ -57,11 +70,7 @@ end
 -- Remember a batch; one of which nothing was stored may come again.
 local function remember(q, producer, sequence, ids, now)
   if #ids == 0 then return end
-  local short = ids
-  if not q.mixed then
-    short = {}
-    shorten(ids, 1, #ids, short)
-  end
+  local short = q.mixed and ids or shortened(ids)
   forget_old(q, now, 1)
   redis.call('ZADD', q.dedup, whole(now + q.window), named(q, producer))
   redis.call('HSET', q.known, named(q, producer), sequence .. ' ' .. table.concat(short, ' '))
