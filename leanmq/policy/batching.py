@@ -6,6 +6,7 @@ What waits is in ``buffer.py``; when somebody looks, and who settles futures, is
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -27,6 +28,8 @@ from leanmq.policy.buffer import Batch, Buffer, Entry, Limits
 from leanmq.policy.logic import QueueLogic
 from leanmq.policy.sending import message_of, too_large
 from leanmq.policy.steps import Ask, Steps
+from leanmq.sharding.hashing import shard_of
+from leanmq.sharding.names import split_name
 
 __all__ = ["Batching"]
 
@@ -56,6 +59,9 @@ class Batching(Generic[F]):
         self.hasty = False
         self.monotonic = logic.core.clock.monotonic
         self._encode = logic.codec.encode
+        self._shards: int | None = None  # not asked yet
+        self._turn = 0
+        self._shard = split_name(logic.ref.name)[1]  # if the queue is one
 
     @property
     def name(self) -> str:
@@ -93,12 +99,24 @@ class Batching(Generic[F]):
 
     def add(self, message: NewMessage, future: F) -> bool:
         """Append a message; returns whether to wake the sender."""
-        terms = message.terms
-        if terms is None:
-            lane = self.logic.lane(None, None)
-        else:
-            lane = self.logic.lane(terms.key, terms.dedup_id)
+        shards = self._shards
+        if shards is None:  # decided once: two lanes would not keep the order of a key
+            shards = self._shards = self.logic.shards
+            self._turn = random.randrange(max(1, shards))
+        lane = self._lane(message, shards) if shards else -1
         return self.buffer.add(lane, message, future, self.monotonic())
+
+    def _lane(self, message: NewMessage, shards: int) -> int:
+        """The shard of the message's key; without one, batches go round."""
+        if self._shard is not None:
+            return self._shard
+        terms = message.terms
+        key = terms and (terms.key or terms.dedup_id)
+        if key:
+            return shard_of(key, shards)
+        if self.buffer.busy(self._turn):
+            self._turn = (self._turn + 1) % shards
+        return self._turn
 
     def check_open(self) -> None:
         """Raises ClosedError once the producer was closed."""
@@ -140,27 +158,51 @@ class Batching(Generic[F]):
 
     def send(self, batches: Sequence[Batch[F]]) -> Steps[list[list[SendResult]]]:
         """Send batches of different lanes; results for the entries of each. Raises nothing."""
-        answers: list[list[SendResult]] = []
-        for batch in batches:
+        answers: list[list[SendResult]] = [[] for _ in batches]
+        requests: dict[int, SendBatch] = {}
+        for place, batch in enumerate(batches):
             try:
                 request = yield from self._request(batch)
             except LeanMQError as error:
-                answers.append([_not_yet_sent(error)] * len(batch.entries))
-                continue
-            try:
-                sent: Sent = (yield Ask("send", request)) if request else Sent(())
-                answers.append(list(sent.results))
-            except LeanMQError as error:
-                answers.append([error] * len(batch.entries))
-            except Exception as error:  # noqa: BLE001  # of a backend that breaks its promise
-                broken = BackendError(
-                    f"{self.logic.core.name} raised {type(error).__name__}; please report it to "
-                    "those who made this backend",
-                    in_doubt=True,
-                )
-                broken.__cause__ = error
-                answers.append([broken] * len(batch.entries))
+                answers[place] = [_not_yet_sent(error)] * len(batch.entries)
+            else:
+                if request is not None:
+                    requests[place] = request
+        sent = yield from self._sent(list(requests.values()))
+        for place, results in zip(requests, sent, strict=True):
+            answers[place] = results
         return answers
+
+    def _sent(self, requests: Sequence[SendBatch]) -> Steps[list[list[SendResult]]]:
+        """Results for the messages of each request: together where that can be."""
+        capabilities = self.logic.core.capabilities
+        if len(requests) < 2 or capabilities is None or not capabilities.sends_together:
+            answers = []
+            for request in requests:
+                answers += yield from self._answers("send", request, [request])
+            return answers
+        return (yield from self._answers("together", requests, requests))
+
+    def _answers(
+        self, method: str, request: object, batches: Sequence[SendBatch]
+    ) -> Steps[list[list[SendResult]]]:
+        try:
+            answer: Sent | Sequence[Sent | LeanMQError] = yield Ask(method, request)
+            every = [answer] if isinstance(answer, Sent) else answer
+        except LeanMQError as error:
+            every = [error] * len(batches)
+        except Exception as error:  # noqa: BLE001  # of a backend that breaks its promise
+            broken = BackendError(
+                f"{self.logic.core.name} raised {type(error).__name__}; please report it to "
+                "those who made this backend",
+                in_doubt=True,
+            )
+            broken.__cause__ = error
+            every = [broken] * len(batches)
+        return [
+            [one] * len(batch.messages) if isinstance(one, LeanMQError) else list(one.results)
+            for one, batch in zip(every, batches, strict=True)
+        ]
 
     def _request(self, batch: Batch[F]) -> Steps[SendBatch | None]:
         """What to ask of the backend; None if nothing of the batch is left."""
@@ -172,7 +214,11 @@ class Batching(Generic[F]):
             yield from self._fit(batch, batch.known, capabilities.max_batch)
         if not batch.entries:
             return None
-        batch.sequenced = self.limits.dedup and capabilities.sequences
+        batch.sequenced = (
+            self.limits.dedup
+            and capabilities.sequences
+            and (batch.lane.shard >= 0 or not batch.known.settings.shards)
+        )
         if batch.began is None:
             batch.began = self.monotonic()
         return SendBatch(
@@ -181,6 +227,7 @@ class Batching(Generic[F]):
             batch.known.epoch,
             batch.lane.producer if batch.sequenced else "",
             batch.lane.sequence if batch.sequenced else 0,
+            batch.lane.shard,
         )
 
     def _settings(self, batch: Batch[F]) -> Steps[Declared]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, TypeAlias, TypeVar
 
 import attrs
@@ -88,6 +88,7 @@ class Lane(Generic[F]):
     """Messages that keep their order, of which one batch at most is under way.
 
     Attributes:
+        shard: Where they go; -1: to a queue that is not in shards, or that is not known as such.
         waiting: Those that are in no batch yet; ``size``: their bytes.
         batch: The one that is under way, or to be sent again.
         producer: Who sends, for the backend; no other lane has this name.
@@ -95,9 +96,10 @@ class Lane(Generic[F]):
         leaving: How many messages are about to be settled; ``done``: how many are.
     """
 
-    __slots__ = ("batch", "done", "leaving", "producer", "sequence", "size", "waiting")
+    __slots__ = ("batch", "done", "leaving", "producer", "sequence", "shard", "size", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, shard: int) -> None:
+        self.shard = shard
         self.waiting: deque[Entry[F]] = deque()
         self.size = 0
         self.batch: Batch[F] | None = None
@@ -166,7 +168,7 @@ class Buffer(Generic[F]):
         self.hurry = 0
         self.wakes_at = 0.0
         self._begin = begin
-        self._lanes: dict[Hashable, Lane[F]] = {}
+        self._lanes: dict[int, Lane[F]] = {}
         self._leaving: list[tuple[Lane[F], int, int, int]] = []
 
     @property
@@ -175,15 +177,23 @@ class Buffer(Generic[F]):
         limits = self.limits
         return self.count >= limits.max_buffered or self.size >= limits.max_buffered_bytes
 
-    def add(self, name: Hashable, message: NewMessage, future: F, now: float) -> bool:
+    def busy(self, shard: int) -> bool:
+        """Whether another lane had better be used: this one has a batch, or cannot send it."""
+        lane = self._lanes.get(shard)
+        return lane is not None and (
+            len(lane.waiting) >= self.limits.max_batch
+            or (lane.batch is not None and lane.batch.again_at > 0.0)
+        )
+
+    def add(self, shard: int, message: NewMessage, future: F, now: float) -> bool:
         """Append a message to a lane; returns whether to wake the sender.
 
         Appended first, counted afterwards: Ctrl-C in between may make the counts too low, until
         the buffer is empty, but never leaks room.
         """
-        lane = self._lanes.get(name)
+        lane = self._lanes.get(shard)
         if lane is None:
-            lane = self._lanes[name] = Lane()
+            lane = self._lanes[shard] = Lane(shard)
         size = size_of(message)
         lane.waiting.append((message, future, now))
         lane.size += size

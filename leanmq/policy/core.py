@@ -251,6 +251,11 @@ class ClientCore:
                 count += purged.count
         return count
 
+    def shards_of(self, queue: QueueRef) -> int:
+        """In how many shards a queue is, if this client has declared it; else 0."""
+        known = self._declared.get(queue.name)
+        return (known.settings.shards or 0) if known else 0
+
     def forget(self, queue: QueueRef) -> None:
         """The queue was deleted: declare it anew at its next use."""
         self._declared.pop(queue.name, None)

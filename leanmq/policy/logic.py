@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-
 import attrs
 
 from leanmq.api import QueueInfo
@@ -31,14 +29,10 @@ class QueueLogic(Sending, Looping):
         """Name with the prefix of the client, as version 0.2.0 had it, dead letters too."""
         return f"{self.core.terms.prefix}{self.ref.name}{':dlq' if self.ref.dead else ''}"
 
-    def lane(self, key: str | None, dedup_id: str | None) -> Hashable:
-        """Where a message goes: those of one lane keep their order, lanes wait for no other.
-
-        Args:
-            key: The message's key.
-            dedup_id: The message's dedup id.
-        """
-        return ""
+    @property
+    def shards(self) -> int:
+        """In how many shards its messages are, as far as this client knows; 0: it is in none."""
+        return self.asked.shards or self.core.shards_of(self.ref)
 
     def check_own_dlq(self, dlq: object) -> None:
         """Raises DeadLetterQueueNotFoundError unless it is the dead letter queue of this queue."""

@@ -21,6 +21,7 @@ from leanmq import (
 )
 from leanmq.backends.protocol import SendBatch
 from tests.contract.harness import Client, Harness, drain
+from tests.contract.shop import keeps_bounds
 
 LONG = 600.0
 """Seconds of lingering that no test would wait for."""
@@ -316,13 +317,12 @@ async def test_a_queue_that_vanished_is_made_again(queue: AsyncQueue, harness: H
 
 
 async def bounded(client: Client, room: int, **settings: Any) -> AsyncQueue:
-    if not (await client.open()).bounds:
-        pytest.skip("the backend keeps no bounds")
     queue = client.queue("orders", max_length=room, **settings)
     await queue.declare()
     return queue
 
 
+@keeps_bounds
 async def test_a_full_queue_refuses_what_has_no_room_and_no_more(harness: Harness) -> None:
     gate = Gate(harness)
     queue = await bounded(harness.watched(gate), 3)
@@ -336,6 +336,7 @@ async def test_a_full_queue_refuses_what_has_no_room_and_no_more(harness: Harnes
     assert await count(queue) == 0
 
 
+@keeps_bounds
 async def test_with_keys_nothing_overtakes_what_was_refused(harness: Harness) -> None:
     gate = Gate(harness)
     queue = await bounded(harness.watched(gate), 3)
@@ -356,6 +357,7 @@ async def test_with_keys_nothing_overtakes_what_was_refused(harness: Harness) ->
     assert [m.id for m in await drain(queue, 1)] == later
 
 
+@keeps_bounds
 async def test_a_full_queue_that_blocks_is_waited_for_in_order(mq: Client) -> None:
     queue = await bounded(mq, 3, overflow="block")
     async with queue.batching(max_batch=4) as producer:
@@ -369,6 +371,7 @@ async def test_a_full_queue_that_blocks_is_waited_for_in_order(mq: Client) -> No
     assert [m.id for m in messages] == ids
 
 
+@keeps_bounds
 async def test_a_producer_without_room_waits_and_then_says_so(mq: Client) -> None:
     queue = await bounded(mq, 1, overflow="block")
     async with queue.batching(max_buffered=5, max_block=0.05) as producer:
@@ -387,6 +390,7 @@ async def test_a_producer_without_room_waits_and_then_says_so(mq: Client) -> Non
     assert [m.id for m in messages] == [*ids, last]
 
 
+@keeps_bounds
 async def test_bytes_that_are_held_are_bounded_too(mq: Client) -> None:
     queue = await bounded(mq, 1, overflow="block")
     limits: dict[str, Any] = {"max_buffered_bytes": 1_000, "max_bytes": 200, "max_block": 0.05}
@@ -398,6 +402,7 @@ async def test_bytes_that_are_held_are_bounded_too(mq: Client) -> None:
         assert len(set(await ids_of(futures))) == 11
 
 
+@keeps_bounds
 async def test_a_send_that_waits_for_room_gets_it(mq: Client) -> None:
     queue = await bounded(mq, 1, overflow="block")
     async with queue.batching(max_buffered=2) as producer:
@@ -455,6 +460,7 @@ async def test_closing_before_the_first_message_does_nothing(queue: AsyncQueue) 
     assert await count(queue) == 0
 
 
+@keeps_bounds
 async def test_what_cannot_be_sent_in_time_fails_at_the_end(mq: Client) -> None:
     queue = await bounded(mq, 1, overflow="block")
     producer = queue.batching(max_batch=2)
@@ -471,6 +477,7 @@ async def test_what_cannot_be_sent_in_time_fails_at_the_end(mq: Client) -> None:
     assert await count(queue) == 0
 
 
+@keeps_bounds
 async def test_who_waits_for_room_hears_of_the_end(mq: Client) -> None:
     queue = await bounded(mq, 1, overflow="block")
     producer = queue.batching(max_buffered=2)

@@ -258,7 +258,10 @@ async def test_producers_take_no_room_after_the_window(mq: Client, harness: Harn
     for _ in range(5):
         async with queue.batching(linger=0) as producer:
             await ids_of(await send_all(producer, range(3)))
-    assert await harness.dedup_ids() == (5 if numbered else 0)
+    remembered = await harness.dedup_ids()
+    # Where batches go round, a producer is known to several shards; the first one, which did not
+    # know of shards yet, to none.
+    assert remembered >= 4 if harness.router and numbered else remembered == 5 * numbered
 
     await harness.pass_time(0.35)
     async with queue.batching(linger=0) as producer:
