@@ -33,9 +33,10 @@ from leanmq.backends.protocol import (
 )
 from leanmq.errors import LeanMQError
 from leanmq.sharding.balancing import Balancing
+from leanmq.sharding.figures import ShardStats
 from leanmq.sharding.members import Member, NodeOf, members_of, prefix_of
 from leanmq.sharding.nodes import AsyncNodes
-from leanmq.sharding.placement import check_weights
+from leanmq.sharding.placement import Placement, check_weights
 from leanmq.sharding.shards import SHARDS, Sharding
 from leanmq.sharding.steps import Plan
 from leanmq.sharding.tally import TargetStats
@@ -155,6 +156,14 @@ class AsyncConsistentHashRouter(_AsyncRouter):
         checked = check_weights(nodes, weights or {})
         members = members_of(nodes, prefix, connection_timeout, asynchronous=True)
         super().__init__(members, Sharding(checked, shards))
+
+    async def placement(self, queue: str) -> Placement:
+        """See ``leanmq.ConsistentHashRouter.placement``."""
+        return await self._do(self.routing.placement(queue))
+
+    async def stats_by_shard(self, queue: str) -> Sequence[ShardStats]:
+        """See ``leanmq.ConsistentHashRouter.stats_by_shard``."""
+        return await self._do(self.routing.stats_by_shard(queue))
 
     @classmethod
     def alone(cls, backend: AsyncBackend, name: str) -> AsyncConsistentHashRouter:

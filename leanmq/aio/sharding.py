@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Generic
 
@@ -16,9 +16,11 @@ from leanmq.policy.core import DEADLINE, ClientCore, ClientTerms
 from leanmq.policy.logic import QueueLogic
 from leanmq.policy.names import check_name, seconds_of, settings_of
 from leanmq.policy.steps import drive_async
+from leanmq.sharding.figures import ShardStats
 from leanmq.sharding.handles import shard_logic, shards_of
 from leanmq.sharding.hashing import shard_of
 from leanmq.sharding.members import NodeOf
+from leanmq.sharding.placement import Placement
 from leanmq.sharding.shards import SHARDS
 
 __all__ = ["AsyncShardedQueue", "AsyncShardedQueueHandle"]
@@ -43,6 +45,19 @@ class AsyncShardedQueueHandle(AsyncQueueHandle[T], Generic[T]):
     def shard_for(self, key: str | bytes) -> AsyncQueueHandle[T]:
         """The shard of the messages of this key."""
         return self.shard(shard_of(key, shards_of(self._logic)))
+
+    async def placement(self) -> Placement:
+        """Where the shards are. See ``leanmq.ConsistentHashRouter.placement``."""
+        return await (await self._router()).placement(self.name)
+
+    async def stats_by_shard(self) -> Sequence[ShardStats]:
+        """What is in each shard. See ``leanmq.ConsistentHashRouter.stats_by_shard``."""
+        return await (await self._router()).stats_by_shard(self.name)
+
+    async def _router(self) -> AsyncConsistentHashRouter:
+        await drive_async(self._logic.core.open(), self._backend)
+        assert isinstance(self._backend, AsyncConsistentHashRouter)
+        return self._backend
 
     @property
     def dlq(self) -> AsyncShardedQueueHandle[T]:

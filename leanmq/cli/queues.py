@@ -27,6 +27,8 @@ COUNTS = (
     Column("dead", "DEAD", right=True),
 )
 
+_SHARDS = Column("shards", "SHARDS", right=True, show=lambda n: f"{n:,}" if n else "-")
+
 _PROPERTIES = (
     Column("queue", "queue"),
     Column("ready", "ready"),
@@ -41,6 +43,7 @@ _PROPERTIES = (
     Column("max_payload_bytes", "max payload", show=lambda n: f"{n:,} bytes"),
     Column("dedup_window", "dedup window", show=seconds),
     Column("slot", "slot"),
+    Column("shards", "shards", show=lambda n: f"{n:,}" if n else "none"),
 )
 
 
@@ -61,10 +64,12 @@ def list_queues() -> None:
     IN FLIGHT  leased to a consumer
     DELAYED    not due yet
     DEAD       dead letters: failed too often, or for good
+    SHARDS     of queues in shards, if there are any: see `leanmq shards`
     """
     session = Session.current()
     with session.client() as mq:
-        session.output.rows(rows_of(mq.list_queues()), COUNTS, "there are no queues")
+        rows = rows_of(mq.list_queues())
+        session.output.rows(rows, _columns(rows), "there are no queues")
 
 
 @command.command("info")
@@ -128,7 +133,12 @@ def _counts(live: QueueInfo, dead: QueueInfo) -> dict[str, Any]:
         "in_flight": live.pending_messages,
         "delayed": live.delayed_messages,
         "dead": dead.message_count,
+        "shards": live.shards,
     }
+
+
+def _columns(rows: Sequence[dict[str, Any]]) -> Sequence[Column]:
+    return (*COUNTS, _SHARDS) if any(row["shards"] for row in rows) else COUNTS
 
 
 def _sentence(row: dict[str, Any]) -> str:

@@ -25,6 +25,7 @@ MEMBERS = {
     "peek": Member("leanmq.cli.peek", "Look at messages without receiving them."),
     "purge": Member("leanmq.cli.purge", "Delete all messages of a queue."),
     "dlq": Member("leanmq.cli.dlq", "List, show, requeue or delete dead letters."),
+    "shards": Member("leanmq.cli.shards", "Show the shards of a queue, or plan how to move them."),
     "url": Member("leanmq.cli.url", "Say what a URL means."),
     "config": Member("leanmq.cli.config", "Show the configuration, and where it comes from."),
     "ping": Member("leanmq.cli.ping", "Ask every server for an answer."),

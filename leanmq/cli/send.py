@@ -17,11 +17,11 @@ import click
 from leanmq.cli.lazy import command as command_named
 from leanmq.cli.lazy import option
 from leanmq.cli.output import Output
-from leanmq.cli.session import Session, queue_name
+from leanmq.cli.session import Session, made, queue_name
 from leanmq.cli.text import counted, printable
 
 if TYPE_CHECKING:
-    from leanmq import LeanMQ, LeanMQError, Outgoing
+    from leanmq import LeanMQ, LeanMQError, Outgoing, Queue
 
 __all__ = ["command"]
 
@@ -83,9 +83,9 @@ def command(
             raise click.UsageError("--dedup-id is for one message; all lines would count as one")
         from leanmq import Outgoing
 
-        made = partial(Outgoing, key=key, ttl_seconds=ttl, delay=delay, headers=fields)
+        outgoing = partial(Outgoing, key=key, ttl_seconds=ttl, delay=delay, headers=fields)
         with session.client() as mq:
-            _send_lines(mq, queue, made, session.output)
+            _send_lines(mq, queue, outgoing, session.output)
         return
     try:
         value = _decoded(data)
@@ -93,18 +93,18 @@ def command(
         raise click.UsageError(_not_json("DATA", data, error)) from None
     with session.client() as mq:
         _say_if_lost(mq)
-        sent = mq.queue(queue).send_message(
+        sent = made(mq, queue).send_message(
             value, key=key, ttl_seconds=ttl, delay=delay, headers=fields, dedup_id=dedup_id
         )
     session.output.say(sent, {"queue": queue, "id": sent})
 
 
-def _send_lines(mq: LeanMQ, queue: str, made: partial[Outgoing[Any]], output: Output) -> None:
+def _send_lines(mq: LeanMQ, queue: str, outgoing: partial[Outgoing[Any]], output: Output) -> None:
     """Send what comes, as it comes: a slow writer waits for nobody."""
     from leanmq import BulkSendError, LeanMQError
 
     _say_if_lost(mq)
-    handle = mq.queue(queue)
+    handle: Queue[Any] | None = None
     source = sys.stdin.buffer
     sent = number = 0
     with _progress(source) as advance:
@@ -115,14 +115,16 @@ def _send_lines(mq: LeanMQ, queue: str, made: partial[Outgoing[Any]], output: Ou
                 number += 1
                 try:
                     if line.strip():
-                        batch.append(made(_decoded(line)))
+                        batch.append(outgoing(_decoded(line)))
                 except ValueError as error:
                     wrong = _not_json(f"line {number}", line.decode("utf-8", "replace"), error)
                     break
             failure: LeanMQError | None = None
             ids: Iterable[str] = ()
             try:
-                ids = handle.send_messages(batch) if batch else ()
+                if batch:
+                    handle = handle or made(mq, queue)
+                    ids = handle.send_messages(batch)
             except BulkSendError as error:
                 failure, ids = error, error.confirmed.values()
             except LeanMQError as error:

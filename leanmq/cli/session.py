@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from leanmq import LeanMQ, Queue, QueueInfo
     from leanmq.sources import Resolved
 
-__all__ = ["Session", "existing", "queue_name"]
+__all__ = ["Session", "existing", "made", "queue_name"]
 
 _KEY = "leanmq.cli.session"
 
@@ -113,7 +113,27 @@ def existing(mq: LeanMQ, name: str) -> tuple[Queue, QueueInfo, QueueInfo]:
     infos = mq.list_queues()
     found = {info.is_dlq: info for info in infos if info.name == name}
     if len(found) == 2:
-        return mq.queue(name), found[False], found[True]
+        return _handle(mq, found[False]), found[False], found[True]
     near = difflib.get_close_matches(name, [info.name for info in infos], n=1)
     hint = f"did you mean {near[0]!r}?" if near else "see `leanmq queues`"
     raise click.ClickException(f"queue {name!r} does not exist; {hint}")
+
+
+def made(mq: LeanMQ, name: str) -> Queue:
+    """A queue, which is made if it does not exist."""
+    from leanmq import QueueSettingsError
+
+    queue = mq.queue(name)
+    try:
+        queue.declare()
+    except QueueSettingsError:  # perhaps it is in shards, and is opened otherwise
+        for info in mq.list_queues():
+            if info.name == name and info.shards:
+                return _handle(mq, info)
+        raise
+    return queue
+
+
+def _handle(mq: LeanMQ, info: QueueInfo) -> Queue:
+    """The queue of these figures: one in shards has its messages in queues of their own."""
+    return mq.sharded_queue(info.name, shards=info.shards) if info.shards else mq.queue(info.name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Generic
 
@@ -15,9 +15,11 @@ from leanmq.policy.logic import QueueLogic
 from leanmq.policy.names import check_name, seconds_of, settings_of
 from leanmq.policy.queue import QueueHandle
 from leanmq.policy.steps import drive
+from leanmq.sharding.figures import ShardStats
 from leanmq.sharding.handles import shard_logic, shards_of
 from leanmq.sharding.hashing import shard_of
 from leanmq.sharding.members import NodeOf
+from leanmq.sharding.placement import Placement
 from leanmq.sharding.router import ConsistentHashRouter
 from leanmq.sharding.shards import SHARDS
 
@@ -46,6 +48,19 @@ class ShardedQueueHandle(QueueHandle[T], Generic[T]):
     def shard_for(self, key: str | bytes) -> QueueHandle[T]:
         """The shard of the messages of this key."""
         return self.shard(shard_of(key, shards_of(self._logic)))
+
+    def placement(self) -> Placement:
+        """Where the shards are. See ``leanmq.ConsistentHashRouter.placement``."""
+        return self._router().placement(self.name)
+
+    def stats_by_shard(self) -> Sequence[ShardStats]:
+        """What is in each shard. See ``leanmq.ConsistentHashRouter.stats_by_shard``."""
+        return self._router().stats_by_shard(self.name)
+
+    def _router(self) -> ConsistentHashRouter:
+        drive(self._logic.core.open(), self._backend)
+        assert isinstance(self._backend, ConsistentHashRouter)
+        return self._backend
 
     @property
     def dlq(self) -> ShardedQueueHandle[T]:

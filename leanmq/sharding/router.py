@@ -33,9 +33,10 @@ from leanmq.backends.protocol import (
 )
 from leanmq.errors import LeanMQError
 from leanmq.sharding.balancing import Balancing
+from leanmq.sharding.figures import ShardStats
 from leanmq.sharding.members import Member, NodeOf, members_of, prefix_of
 from leanmq.sharding.nodes import Nodes
-from leanmq.sharding.placement import check_weights
+from leanmq.sharding.placement import Placement, check_weights
 from leanmq.sharding.shards import SHARDS, Sharding
 from leanmq.sharding.steps import Plan
 from leanmq.sharding.tally import TargetStats
@@ -179,6 +180,36 @@ class ConsistentHashRouter(_Router):
         checked = check_weights(nodes, weights or {})
         members = members_of(nodes, prefix, connection_timeout)
         super().__init__(members, Sharding(checked, shards))
+
+    def placement(self, queue: str) -> Placement:
+        """Where the shards of a queue are, as its nodes have it written down.
+
+        Args:
+            queue: The short name of the queue.
+
+        Raises:
+            QueueNotFoundError: if there is no such queue.
+            PlacementError: if its shards are on other nodes.
+        """
+        return self._do(self.routing.placement(queue))
+
+    def stats_by_shard(self, queue: str) -> Sequence[ShardStats]:
+        """What is in each shard of a queue. A node that is out of reach costs only its figures.
+
+        Raises:
+            QueueNotFoundError: if there is no such queue.
+            PlacementError: if its shards are on other nodes.
+            ConnectionError: if no node is in reach.
+
+        Examples:
+            >>> from leanmq import ConsistentHashRouter, LeanMQ
+            >>> router = ConsistentHashRouter({"a": "memory://a"}, shards=2)
+            >>> with LeanMQ(backend=router) as mq:
+            ...     _ = mq.queue("orders").send_message({"id": 7}, key="customer 12")
+            ...     [(stats.node, stats.ready) for stats in router.stats_by_shard("orders")]
+            [('a', 0), ('a', 1)]
+        """
+        return self._do(self.routing.stats_by_shard(queue))
 
     @classmethod
     def alone(cls, backend: Backend, name: str) -> ConsistentHashRouter:

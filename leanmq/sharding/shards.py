@@ -35,6 +35,7 @@ from leanmq.errors import (
     UnreachableError,
     UnsupportedError,
 )
+from leanmq.sharding.figures import ShardStats
 from leanmq.sharding.hashing import shard_of
 from leanmq.sharding.names import fold, shard_name, split_name
 from leanmq.sharding.placement import Placement, describe_mismatch, propose
@@ -169,6 +170,42 @@ class Sharding(Spreading):
         )
         route = self.routes[name] = Route(name, parts, placement.slot, placement.shards)
         return route
+
+    def placement(self, queue: str) -> Plan[Placement]:
+        """What is written down of a queue, which must exist."""
+        if not self._ids:
+            yield from self.open()
+        stored = yield from self._stored(queue)
+        if stored is None:
+            raise QueueNotFoundError(
+                f"queue {queue!r} does not exist, or is not in shards", queue=queue
+            )
+        return stored
+
+    def stats_by_shard(self, queue: str) -> Plan[tuple[ShardStats, ...]]:
+        """Count in each shard; what cannot be counted says why."""
+        placement = yield from self.placement(queue)
+        route = self._route(queue, placement)
+        asks = [
+            (part, Stats(QueueRef(part.queue, dead)))
+            for part in route.parts
+            for dead in (False, True)
+        ]
+        results = yield from self.ask(route, asks)
+        found = []
+        for shard, (live, dead) in enumerate(zip(results[::2], results[1::2], strict=True)):
+            node = placement.where[shard]
+            error = next((one for one in (live, dead) if isinstance(one, LeanMQError)), None)
+            if isinstance(error, QueueNotFoundError):  # not made yet: its node was down then
+                found.append(ShardStats(shard, node))
+            elif error is not None:
+                found.append(ShardStats(shard, node, error=str(error)))
+            else:
+                letters = dead.ready + dead.in_flight + dead.delayed
+                found.append(
+                    ShardStats(shard, node, live.ready, live.in_flight, live.delayed, letters)
+                )
+        return tuple(found)
 
     def _stored(self, queue: str) -> Plan[Placement | None]:
         """The placement that is written down, on all nodes in reach: where it is missing, it is

@@ -18,7 +18,8 @@ from tests.cli.conftest import Run
 ROOT = Path(__file__).parents[2]
 EVERY = """
     demo; queues; queues list; queues info; queues watch; send; peek; purge;
-    dlq; dlq list; dlq show; dlq requeue; dlq purge; url; config; ping
+    dlq; dlq list; dlq show; dlq requeue; dlq purge; shards; shards show;
+    shards plan; url; config; ping
 """
 EVERY_COMMAND = [path.strip() for path in EVERY.split(";")]
 

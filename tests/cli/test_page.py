@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 
-from leanmq import LeanMQ
+from leanmq import LeanMQ, Outgoing
 from tests.cli.terminal import ROOT, environment
 
 PAGE = ROOT / "docs" / "cli.md"
@@ -54,6 +54,13 @@ def bury(url: str) -> str:
     return message.id
 
 
+def fill_shards(url: str) -> None:
+    """Make the queue in shards that the page shows: orders of a few customers."""
+    with LeanMQ(url) as mq:
+        carts = mq.sharded_queue("carts", shards=4)
+        carts.send_messages([Outgoing(n, key=f"customer {n % 10}") for n in range(100)])
+
+
 def test_the_commands_on_the_page_print_what_it_says(redis_url: str) -> None:
     text = PAGE.read_text("utf-8")
     examples = EXAMPLE.findall(text)
@@ -62,6 +69,8 @@ def test_the_commands_on_the_page_print_what_it_says(redis_url: str) -> None:
     for commands, said in examples:
         if "dlq" in commands and not dead:
             dead = bury(redis_url)
+        if "leanmq shards carts" in commands:
+            fill_shards(redis_url)
         script = re.sub(r"^export .*\n", "", commands, flags=re.MULTILINE)
         found = printed(re.sub(r"\bID\b", dead, script), redis_url)
         assert even(found) == even(said), commands

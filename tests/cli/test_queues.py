@@ -18,7 +18,7 @@ def orders(mq: LeanMQ) -> None:
     assert held.data == {"id": 1}
 
 
-COUNTS = {"queue": "orders", "ready": 1, "in_flight": 1, "delayed": 1, "dead": 1}
+COUNTS = {"queue": "orders", "ready": 1, "in_flight": 1, "delayed": 1, "dead": 1, "shards": 0}
 
 
 @pytest.mark.parametrize("arguments", [["queues"], ["queues", "list"]])
