@@ -228,7 +228,8 @@ def send_by_a_balanced_producer(stage: Stage) -> None:
         producer = stage.names["LoadBalancedProducer"](CONFIGS)
     for data in [*GOOD, same, same]:
         assert producer.send_message("orders", data)
-    assert stored_by_turns(stage) == [[*GOOD[::2], same], [*GOOD[1::2], same]]
+    turns = [[*GOOD[::2], same], [*GOOD[1::2], same]]
+    assert stored_by_turns(stage) in (turns, turns[::-1])  # it may begin with either
 
     with producer:
         with ThreadPoolExecutor(8) as pool:
