@@ -159,6 +159,8 @@ class Sharding(Spreading):
 
     def _route(self, name: str, placement: Placement) -> Route:
         queue, shard = split_name(name)
+        if self.placements.get(queue) != placement:  # its shards were elsewhere, if anywhere
+            self._forget_routes(queue)
         self.placements[queue] = placement
         nodes = {node.name: node for node in self.nodes}
         if self._nameless:
@@ -206,6 +208,10 @@ class Sharding(Spreading):
                     ShardStats(shard, node, live.ready, live.in_flight, live.delayed, letters)
                 )
         return tuple(found)
+
+    def _forget_routes(self, queue: str) -> None:
+        for name in [name for name in list(self.routes) if split_name(name)[0] == queue]:
+            self.routes.pop(name, None)
 
     def _stored(self, queue: str) -> Plan[Placement | None]:
         """The placement that is written down, on all nodes in reach: where it is missing, it is
@@ -409,8 +415,7 @@ class Sharding(Spreading):
             places = [node.place for node in self.nodes]
             _raise_first((yield from self._forget(queue, placement, places)))
             self.placements.pop(queue, None)
-            for name in [n for n in self.routes if split_name(n)[0] == queue]:
-                self.routes.pop(name, None)
+            self._forget_routes(queue)
         return Dropped(any(result.existed for result in results), letters)
 
     def list(self, request: ListQueues) -> Plan[Listed]:
