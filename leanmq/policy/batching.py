@@ -19,8 +19,6 @@ from leanmq.errors import (
     LeanMQError,
     MessageError,
     NotSentError,
-    QueueNotFoundError,
-    StaleSettingsError,
     UnreachableError,
 )
 from leanmq.policy import events
@@ -209,7 +207,9 @@ class Batching(Generic[F]):
         if not batch.entries:
             return None
         capabilities = yield from self.logic.core.open()
-        batch.known = yield from self._settings(batch)
+        known = yield from self.logic.core.declare(self.logic.ref, self.logic.asked)
+        batch.known = yield from self.logic.mend(known, batch.mend)
+        batch.mend = ()
         if not any(batch.doubts):  # else it must stay as it was
             yield from self._fit(batch, batch.known, capabilities.max_batch)
         if not batch.entries:
@@ -229,15 +229,6 @@ class Batching(Generic[F]):
             batch.lane.sequence if batch.sequenced else 0,
             batch.lane.shard,
         )
-
-    def _settings(self, batch: Batch[F]) -> Steps[Declared]:
-        core, ref, asked = self.logic.core, self.logic.ref, self.logic.asked
-        mend, batch.mend = batch.mend, None
-        if isinstance(mend, StaleSettingsError):
-            return (yield from core.refresh(ref))
-        if isinstance(mend, QueueNotFoundError):
-            yield from core.vanished(ref, asked)
-        return (yield from core.declare(ref, asked))
 
     def _fit(self, batch: Batch[F], known: Declared, most: int) -> Steps[None]:
         """Take out what is too large, and what is too much for one send."""
@@ -308,7 +299,7 @@ class Batching(Generic[F]):
                 batch.patience = self.logic.core.patience(spent=now - batch.since)
             try:
                 batch.again_at = now + batch.patience.pause(trouble).seconds
-                batch.mend = trouble
+                batch.mend = answers
             except LeanMQError:  # no more time
                 again = []
             if batch.sequenced and any(map(_doubt, told)) and not self._is_remembered(batch):
@@ -339,15 +330,11 @@ class Batching(Generic[F]):
         core = self.logic.core
         if self.hasty or core.closed or core.capabilities is None:  # it never reached its server
             return []
+        if batch.sequenced and not stored and any(map(_doubt, told)):
+            return list(range(len(told)))  # as it was, under its number
         messages = [message for message, _, _ in batch.entries]
         block = batch.known is not None and batch.known.settings.overflow == "block"
-        if not batch.sequenced:
-            places = self.logic.again(messages, told, block=block)
-        elif not stored and any(_doubt(one) for one in told):
-            return list(range(len(told)))
-        else:  # it was answered as a whole: what has no id is not stored
-            places = self.logic.again(messages, told, block=block)
-        return places or _to_mend(told)
+        return self.logic.again(messages, told, block=block)
 
     def _is_remembered(self, batch: Batch[F]) -> bool:
         """Whether the backend would surely still know, at the next try, what the first one stored.
@@ -429,9 +416,3 @@ def _not_yet_sent(error: LeanMQError) -> LeanMQError:
     sure = copy.copy(error)
     sure.__cause__, sure.in_doubt = error.__cause__, False
     return sure
-
-
-def _to_mend(told: Sequence[SendResult]) -> list[int]:
-    """The places of messages that were refused because the sender did not know of a change."""
-    passing = (QueueNotFoundError, StaleSettingsError)
-    return [place for place, one in enumerate(told) if isinstance(one, passing)]

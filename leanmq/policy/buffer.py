@@ -14,7 +14,7 @@ from typing import Generic, TypeAlias, TypeVar
 import attrs
 
 from leanmq.api import Seconds
-from leanmq.backends.protocol import Declared, NewMessage
+from leanmq.backends.protocol import Declared, NewMessage, SendResult
 from leanmq.errors import LeanMQError
 from leanmq.policy.names import seconds_of
 from leanmq.policy.patience import Patience
@@ -125,7 +125,7 @@ class Batch(Generic[F]):
         since: From when its time to be tried counts; ``patience``: how long it is tried again.
         began: When it was sent first; None before that.
         known: The settings that it was sent by last.
-        mend: What its last try met with that is mended before the next one.
+        mend: Results of its last try: what they show is mended before the next one.
         sequenced: It was sent with a producer and a sequence.
     """
 
@@ -143,7 +143,7 @@ class Batch(Generic[F]):
     patience: Patience | None = None
     began: float | None = None
     known: Declared | None = None
-    mend: LeanMQError | None = None
+    mend: Sequence[SendResult] = ()
     sequenced: bool = False
 
 

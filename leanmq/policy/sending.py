@@ -174,13 +174,13 @@ class Sending(QueuePolicy):
             try:
                 yield patience.pause(_error_at(results, places[0]))
                 if not self.core.closed:
-                    known = yield from self._mend(known, [results[place] for place in places])
+                    known = yield from self.mend(known, [results[place] for place in places])
             except LeanMQError:
                 return results
             if self.core.closed:
                 return results
 
-    def _mend(self, known: Declared, results: Sequence[SendResult]) -> Steps[Declared]:
+    def mend(self, known: Declared, results: Sequence[SendResult]) -> Steps[Declared]:
         """Before a part of the messages is sent again: the settings to send them by."""
         if any(isinstance(result, QueueNotFoundError) for result in results):
             yield from self.core.vanished(self.ref, self.asked)
