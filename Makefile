@@ -11,7 +11,8 @@ RUN := .venv/bin/python -m
 DOCS := .venvs/docs/.installed
 
 # What quick leaves to test: what takes long, and what starts processes.
-LONG := twenty_seeds or times_then_dead or real_server or cancelled or ctrl_c or forks or hold_up
+LONG := twenty_seeds or times_then_dead or real_server or cancelled or ctrl_c or forks or hold_up or \
+	passes_the_contract or fewer_moves or sharded_orders or test_servers
 CODE := leanmq tests benchmarks scripts $(wildcard examples)
 N ?= 10
 
