@@ -30,6 +30,7 @@ from leanmq.policy.transaction import TransactionLogic
 from leanmq.sources import ConfigSource
 
 if TYPE_CHECKING:
+    from leanmq.aio.router import AsyncConsistentHashRouter
     from leanmq.aio.sharding import AsyncShardedQueueHandle
 
 __all__ = ["AsyncLeanMQ", "AsyncTransaction"]
@@ -87,7 +88,7 @@ class AsyncLeanMQ:
         )
         self._backend = open_async_backend(asked.url, backend, asked.options, client)
         self._core = ClientCore(describe(asked.url, self._backend), asked.terms)
-        self._beside: tuple[AsyncBackend, ClientCore] | None = None
+        self._beside: tuple[AsyncConsistentHashRouter, ClientCore] | None = None
 
     @classmethod
     def from_config(cls, source: ConfigSource, **keywords: Any) -> Self:
@@ -134,7 +135,7 @@ class AsyncLeanMQ:
         self,
         name: QueueName,
         *,
-        shards: int = 64,
+        shards: int | None = None,
         type: type[T] | None = None,
         lease: Seconds | None = None,
         max_deliveries: int | None = None,
@@ -147,6 +148,7 @@ class AsyncLeanMQ:
         from leanmq.aio.sharding import AsyncShardedQueueHandle  # not above: most need none
 
         self._core.check_open()
+        router, core = self._sharding()
         asked = settings_of(
             lease=lease,
             max_deliveries=max_deliveries,
@@ -154,13 +156,12 @@ class AsyncLeanMQ:
             max_payload_bytes=max_payload_bytes,
             dedup_window=dedup_window,
             slot=slot,
-            shards=shards,
+            shards=router.routing.shards if shards is None else shards,
         )
         ref = ref_of(name, self._core.terms.prefix)
-        router, core = self._sharding()
         return AsyncShardedQueueHandle(router, QueueLogic(core, ref, asked, codec_for(type)))
 
-    def _sharding(self) -> tuple[AsyncBackend, ClientCore]:
+    def _sharding(self) -> tuple[AsyncConsistentHashRouter, ClientCore]:
         """A router, and its core: of this client, or over its backend alone."""
         from leanmq.aio.router import AsyncConsistentHashRouter
 
@@ -287,6 +288,8 @@ class AsyncTransaction:
     ) -> None:
         """See ``Transaction.send_message``."""
         message = Outgoing(data, key, ttl_seconds, delay, headers, message_id, dedup_id)
+        if isinstance(queue, AsyncQueueHandle) and self._logic.moves_to(queue._logic):
+            self._backend = queue._backend  # the router over the shards of this client
         self._logic.send(logic_of(queue), message)
 
     def acknowledge(self, messages: Message[Any] | Iterable[Message[Any]]) -> None:

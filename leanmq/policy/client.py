@@ -22,6 +22,7 @@ from leanmq.sources import ConfigSource
 
 if TYPE_CHECKING:
     from leanmq.sharding.queue import ShardedQueueHandle
+    from leanmq.sharding.router import ConsistentHashRouter
 
 __all__ = ["LeanMQ", "Transaction"]
 
@@ -101,7 +102,7 @@ class LeanMQ:
         )
         self._backend = open_backend(asked.url, backend, asked.options, client)
         self._core = ClientCore(describe(asked.url, self._backend), asked.terms)
-        self._beside: tuple[Backend, ClientCore] | None = None
+        self._beside: tuple[ConsistentHashRouter, ClientCore] | None = None
 
     @classmethod
     def from_config(cls, source: ConfigSource, **keywords: Any) -> Self:
@@ -187,7 +188,7 @@ class LeanMQ:
         self,
         name: QueueName,
         *,
-        shards: int = 64,
+        shards: int | None = None,
         type: type[T] | None = None,
         lease: Seconds | None = None,
         max_deliveries: int | None = None,
@@ -204,8 +205,8 @@ class LeanMQ:
 
         Args:
             name: 1 to 200 ASCII letters, digits and ``. _ : / -``.
-            shards: How many; they stay as many. Opening the queue with another number raises
-                QueueSettingsError at its first use.
+            shards: How many (64, or what the router of this client says); they stay as many.
+                Opening the queue with another number raises QueueSettingsError at its first use.
 
         Examples:
             >>> with LeanMQ("memory://") as mq:
@@ -217,6 +218,7 @@ class LeanMQ:
         from leanmq.sharding.queue import ShardedQueueHandle  # not above: most need none
 
         self._core.check_open()
+        router, core = self._sharding()
         asked = settings_of(
             lease=lease,
             max_deliveries=max_deliveries,
@@ -224,13 +226,12 @@ class LeanMQ:
             max_payload_bytes=max_payload_bytes,
             dedup_window=dedup_window,
             slot=slot,
-            shards=shards,
+            shards=router.routing.shards if shards is None else shards,
         )
         ref = ref_of(name, self._core.terms.prefix)
-        router, core = self._sharding()
         return ShardedQueueHandle(router, QueueLogic(core, ref, asked, codec_for(type)))
 
-    def _sharding(self) -> tuple[Backend, ClientCore]:
+    def _sharding(self) -> tuple[ConsistentHashRouter, ClientCore]:
         """A router, and its core: of this client, or over its backend alone."""
         from leanmq.sharding.router import ConsistentHashRouter
 
@@ -384,6 +385,8 @@ class Transaction:
             CrossSlotTransactionError: if the queue belongs to another client.
         """
         message = Outgoing(data, key, ttl_seconds, delay, headers, message_id, dedup_id)
+        if isinstance(queue, QueueHandle) and self._logic.moves_to(queue._logic):
+            self._backend = queue._backend  # the router over the shards of this client
         self._logic.send(logic_of(queue), message)
 
     def acknowledge(self, messages: Message[Any] | Iterable[Message[Any]]) -> None:

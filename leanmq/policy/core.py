@@ -97,6 +97,10 @@ class ClientCore:
         """Whether the client was closed."""
         return self._life.over
 
+    def is_beside(self, other: ClientCore) -> bool:
+        """Whether the two are of one client."""
+        return self._life is other._life
+
     def patience(self, spent: float = 0.0) -> Patience:
         """For one operation, of whose deadline so many seconds are over."""
         terms = self.terms

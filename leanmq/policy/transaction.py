@@ -48,6 +48,18 @@ class TransactionLogic:
         self._acknowledge: dict[QueueRef, dict[str, None]] = {}
         self._over = False
 
+    def moves_to(self, queue: str | QueueLogic) -> bool:
+        """Go over to where a queue in shards of the same client is, if nothing is sent elsewhere.
+
+        Returns whether that is so: the transaction is carried out by the backend of that queue.
+        """
+        if isinstance(queue, str) or queue.core is self._core or self._sends:
+            return False
+        if not queue.core.is_beside(self._core):
+            return False
+        self._core = queue.core
+        return True
+
     def send(self, queue: str | QueueLogic, outgoing: Outgoing[Any]) -> None:
         """Note a message to be sent; it is validated and encoded now."""
         self._check_open()
@@ -121,6 +133,12 @@ class TransactionLogic:
         if isinstance(queue, str):
             ref = ref_of(queue, self._core.terms.prefix)
             queue = QueueLogic(self._core, ref, _AS_IT_IS)
+        if queue.core is not self._core and queue.core.is_beside(self._core):
+            raise CrossSlotTransactionError(
+                f"queue {queue.ref.name!r} and the others of this transaction are not alike: it "
+                "takes either queues in shards, or queues that are not",
+                queue=queue.ref.name,
+            )
         if queue.core is not self._core:
             raise CrossSlotTransactionError(
                 f"queue {queue.ref.name!r} was opened by another client, the one of "

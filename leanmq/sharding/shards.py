@@ -66,13 +66,10 @@ class Sharding(Spreading):
         weights: Mapping[str, float],
         shards: int = SHARDS,
         clock: Clock | None = None,
-        *,
-        nameless: bool = False,
     ) -> None:
         super().__init__(weights, clock)
         self._weights = weights
-        self._shards = shards
-        self._nameless = nameless
+        self.shards = shards
         self._ids: dict[int, str | None] = {}  # of the nodes that were reached
         self.placements: dict[str, Placement] = {}
 
@@ -85,7 +82,7 @@ class Sharding(Spreading):
                     f"{node.capabilities.name} (node {node.name!r}) cannot keep records, which a "
                     f"{self.kind} needs; use a round-robin router, or the backends of LeanMQ"
                 )
-        parts = max(1, min(self._shards, 16))
+        parts = max(1, min(self.shards, 16))
         return attrs.evolve(
             found,
             transactions_across_queues=found.transactions_across_queues and len(self.nodes) == 1,
@@ -131,7 +128,7 @@ class Sharding(Spreading):
         for node in self.nodes:
             if node.place not in self._ids:  # never reached: nothing contradicts what is stored
                 found[node.name] = placement.nodes.get(node.name)
-        if self._nameless and len(placement.nodes) == 1:
+        if len(placement.nodes) == len(found) == 1:  # what an only node is called is no matter
             same = set(placement.nodes.values()) == set(found.values())
         else:
             same = placement.nodes == found
@@ -163,7 +160,7 @@ class Sharding(Spreading):
             self._forget_routes(queue)
         self.placements[queue] = placement
         nodes = {node.name: node for node in self.nodes}
-        if self._nameless:
+        if len(nodes) == 1:
             nodes = dict.fromkeys(placement.nodes, self.nodes[0])
         parts = tuple(
             Part(str(number), nodes[where], shard_name(queue, number))
@@ -299,7 +296,7 @@ class Sharding(Spreading):
                 )
         ids = yield from self._ask_ids(partial(secrets.token_hex, 8))
         slot = settings.slot or queue
-        shards = settings.shards or self._shards
+        shards = settings.shards or self.shards
         placement = Placement(
             shards=shards,
             slot=slot,

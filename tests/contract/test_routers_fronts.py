@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import leanmq
-from leanmq import ClosedError, QueueSettingsError
+from leanmq import ClosedError, CrossSlotTransactionError, QueueSettingsError
 from leanmq.sharding.hashing import shard_of
 from tests.contract.harness import SHARDS, Harness, drain
 
@@ -329,6 +329,50 @@ async def test_a_queue_in_shards_on_one_deployment(harness: Harness) -> None:
     await do(harness, mq.close)
     with pytest.raises(ClosedError):
         await do(harness, queue.send_message, 1)
+
+
+@pytest.mark.on("memory", "redis", "sentinel", "cluster")
+async def test_a_transaction_takes_queues_in_shards_of_its_client(harness: Harness) -> None:
+    mq = kind(harness, "LeanMQ")(harness.url, prefix=harness.prefix)
+    orders = mq.sharded_queue("orders", shards=8, slot="shop")
+    mails = mq.sharded_queue("mails", shards=8, slot="shop")
+    await do(harness, orders.send_message, "order", key="customer 7")
+    [message] = await do(harness, orders.get_messages, timeout=5)
+
+    tx = mq.transaction()
+    tx.acknowledge(message)
+    tx.send_message(mails, "mail", key="customer 7")
+    tx.send_message("orders", "next", key="customer 7")
+    [mail, following] = await do(harness, tx.execute)
+
+    assert await everything(harness, orders) == ["next"]
+    [received] = await do(harness, mails.get_messages, timeout=5)
+    assert (received.id, received.data) == (mail, "mail")
+    assert following.partition("#")[0] == mail.partition("#")[0]
+
+    mixed = mq.transaction()
+    mixed.send_message(orders, 1)
+    with pytest.raises(CrossSlotTransactionError, match="either queues in shards"):
+        mixed.send_message(mq.queue("plain"), 2)
+    await do(harness, mq.close)
+
+
+@pytest.mark.on("memory")
+async def test_an_only_node_may_be_called_anything(harness: Harness) -> None:
+    mq = kind(harness, "LeanMQ")(harness.url, prefix=harness.prefix)
+    await do(harness, mq.sharded_queue("orders", shards=8).send_message, "there")
+
+    named = kind(harness, "ShardedQueue")("orders", {"a": mq}, shards=8)
+    assert await everything(harness, named) == ["there"]
+    router = kind(harness, "ConsistentHashRouter")(
+        {"b": harness.url}, prefix=harness.prefix, shards=8
+    )
+    over = kind(harness, "LeanMQ")(backend=router)
+    assert len(over.sharded_queue("orders").shards) == 8, "as many as the router says"
+    await do(harness, over.sharded_queue("orders").send_message, "more")
+    assert await everything(harness, named) == ["more"]
+    for client in (over, named, mq):
+        await do(harness, client.close)
 
 
 @in_shards
