@@ -1,13 +1,17 @@
-"""Batching producers on a backend that does as a test tells it: lanes, parts, broken promises."""
+"""Batching producers on a backend that does as a test tells it: lanes, parts, broken promises.
+
+Of two shards, keys "a" go to one, keys "g" to the other.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
+import attrs
 import pytest
 
 from leanmq import BatchingProducer, ConnectionError, NotSentError, OutcomeUnknownError
@@ -33,13 +37,6 @@ REFUSED = ConnectionError("nobody listens")
 LOST = OutcomeUnknownError("the reply was lost")
 
 
-class ByKey(QueueLogic):
-    """A queue of which each key is a lane."""
-
-    def lane(self, key: str | None, dedup_id: str | None) -> Hashable:
-        return key
-
-
 class Told:
     """A backend that stores what it is not told to refuse, and remembers what it was asked."""
 
@@ -53,7 +50,8 @@ class Told:
         return self._capabilities
 
     def declare(self, request: Declare) -> Declared:
-        return Declared(DECLARED, False, 0.0, 1)
+        shards = request.settings.shards or 0
+        return Declared(attrs.evolve(DECLARED, shards=shards), False, 0.0, 1)
 
     def send(self, batch: SendBatch) -> Sent:
         self.asked.append(batch)
@@ -78,9 +76,10 @@ def limits(**given: Any) -> Limits:
 
 @contextmanager
 def producing(
-    backend: Any, kind: type[QueueLogic] = QueueLogic, deadline: float = 30, **given: Any
+    backend: Any, *, shards: int | None = None, deadline: float = 30, **given: Any
 ) -> Iterator[BatchingProducer[Any]]:
-    logic = kind(ClientCore("told", ClientTerms(deadline=deadline)), QueueRef("orders"), Settings())
+    core = ClientCore("told", ClientTerms(deadline=deadline))
+    logic = QueueLogic(core, QueueRef("orders"), Settings(shards=shards))
     with BatchingProducer[Any](backend, logic, limits(**given)) as producer:
         yield producer
 
@@ -98,11 +97,11 @@ def test_a_lane_that_fails_holds_up_no_other() -> None:
         return REFUSED if down.is_set() and terms and terms.key == "a" else None
 
     backend = Told(answer)
-    with producing(backend, ByKey, linger=0) as producer:
+    with producing(backend, shards=2, linger=0) as producer:
         stuck = [producer.send_message(n, key="a") for n in range(3)]
-        others = [producer.send_message(n, key="b") for n in range(3, 6)]
+        others = [producer.send_message(n, key="g") for n in range(3, 6)]
         assert outcomes(others) == ["id 3", "id 4", "id 5"]
-        others = [producer.send_message(n, key="b") for n in range(6, 9)]
+        others = [producer.send_message(n, key="g") for n in range(6, 9)]
         assert outcomes(others) == ["id 6", "id 7", "id 8"]
         assert not any(future.done() for future in stuck)
         down.clear()
@@ -113,11 +112,11 @@ def test_a_lane_that_fails_holds_up_no_other() -> None:
 
 def test_a_failure_with_a_key_fails_its_own_lane_alone() -> None:
     backend = Told(lambda batch: LOST if batch.messages[0].body == b"0" else None)
-    with producing(backend, ByKey, max_batch=1, linger=LONG) as producer:
+    with producing(backend, shards=2, max_batch=1, linger=LONG) as producer:
         hold = producer._sender()._lock  # so that all are handed over before the first one goes
         with hold:
             lane = [producer.send_message(n, key="a") for n in range(3)]
-            other = [producer.send_message(n, key="b") for n in range(3, 6)]
+            other = [producer.send_message(n, key="g") for n in range(3, 6)]
         unknown, *behind = outcomes(lane)
 
         assert outcomes(other) == ["id 3", "id 4", "id 5"]
@@ -129,9 +128,9 @@ def test_a_failure_with_a_key_fails_its_own_lane_alone() -> None:
 
 def test_each_lane_has_a_name_of_its_own_and_counts_its_batches() -> None:
     backend = Told(lambda batch: None, sequences=True)
-    with producing(backend, ByKey) as producer:
+    with producing(backend, shards=2) as producer:
         for n in range(3):
-            for key in "ab":
+            for key in "ag":
                 producer.send_message(n, key=key)
             producer.flush()
 
