@@ -118,7 +118,7 @@ async def test_the_backend_answers_and_tells_what_it_can(mq: Client, harness: Ha
     if not harness.topologies:
         expected |= {"durable": False, "shared": False}
     if harness.router:
-        expected |= {"ordered": False, "sequences": False}
+        expected |= {"ordered": False, "sequences": harness.router == "hash"}
     if harness.subject == "cluster" or harness.router == "hash":
         expected |= {"transactions_across_queues": False}
     assert isinstance(capabilities, Capabilities)
