@@ -170,7 +170,7 @@ class AsyncConsistentHashRouter(_AsyncRouter):
         """A router over one backend, which it does not close: for queues in shards on that."""
         router = cls.__new__(cls)
         member = Member("default", backend, name, owned=False)
-        _AsyncRouter.__init__(router, [member], Sharding({member.name: 1.0}))
+        _AsyncRouter.__init__(router, [member], Sharding({member.name: 1.0}, SHARDS))
         return router
 
 

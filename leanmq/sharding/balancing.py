@@ -23,7 +23,6 @@ from leanmq.clock import Clock
 from leanmq.errors import (
     LeanMQError,
     QueueFullError,
-    QueueNotFoundError,
     ServerStateError,
     UnreachableError,
 )
@@ -31,7 +30,7 @@ from leanmq.sharding.balance import Strategy, strategy_of
 from leanmq.sharding.breaker import Breaker
 from leanmq.sharding.hashing import shard_of
 from leanmq.sharding.names import total
-from leanmq.sharding.routing import Node, Part, Route, _raise_first
+from leanmq.sharding.routing import Node, Part, Route
 from leanmq.sharding.spreading import Places, Results, Spreading
 from leanmq.sharding.steps import Asks, Plan
 from leanmq.sharding.tally import Tally, TargetStats
@@ -96,11 +95,7 @@ class Balancing(Spreading):
         """Delete the queue everywhere, unless there are dead letters anywhere."""
         route = self._route(request.name)
         if not request.dead_letters:
-            dead = QueueRef(request.name, dead=True)
-            found = yield from self.ask(route, [(part, Stats(dead)) for part in route.parts])
-            _raise_first(r for r in found if not isinstance(r, QueueNotFoundError))
-            stats = [r for r in found if not isinstance(r, LeanMQError)]
-            letters = sum(one.ready + one.in_flight + one.delayed for one in stats)
+            letters = yield from self.dead_letters(route)
             if letters:
                 return Dropped(True, letters)
         results = yield from self.all(route, lambda _: request, QueueRef(request.name))

@@ -22,8 +22,9 @@ from leanmq.backends.protocol import (
 )
 from leanmq.errors import LeanMQError, QueueNotFoundError, UnreachableError
 from leanmq.sharding.names import inside, outside
-from leanmq.sharding.routing import Part, Route, Routing
+from leanmq.sharding.routing import Part, Route
 from leanmq.sharding.steps import Plan, Sleep, Watching
+from leanmq.sharding.whole import Whole
 
 __all__ = ["Receiving"]
 
@@ -96,7 +97,7 @@ class _Look:
         )
 
 
-class Receiving(Routing):
+class Receiving(Whole):
     """The part of a router that receives."""
 
     def exchange(self, request: Exchange) -> Plan[Exchanged]:

@@ -216,7 +216,7 @@ class ConsistentHashRouter(_Router):
         """A router over one backend, which it does not close: for queues in shards on that."""
         router = cls.__new__(cls)
         member = Member("default", backend, name, owned=False)
-        _Router.__init__(router, [member], Sharding({member.name: 1.0}))
+        _Router.__init__(router, [member], Sharding({member.name: 1.0}, SHARDS))
         return router
 
 

@@ -1,4 +1,4 @@
-"""What both routers have in common: the parts of a queue, and what concerns all or some of them.
+"""What both routers have in common: nodes that come and go, and how parts of a queue are asked.
 
 A plan asks nodes, and makes one answer of theirs. It is written once, for threads and asyncio.
 """
@@ -7,40 +7,20 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import attrs
-from msgspec.structs import replace
 
 from leanmq.backends.protocol import (
-    Alter,
     Capabilities,
-    Declared,
-    Exchange,
-    Exchanged,
-    Extend,
-    Extended,
-    Held,
-    Peek,
-    Peeked,
-    Purge,
-    Purged,
     QueueRef,
-    QueueStats,
-    Redrive,
-    Redriven,
     Sent,
     Settings,
-    Settlement,
-    Standing,
-    Stats,
-    Stored,
 )
 from leanmq.clock import Clock, SystemClock
 from leanmq.errors import (
     ClosedError,
-    CrossSlotError,
     LeanMQError,
     OutcomeUnknownError,
     PlacementError,
@@ -49,10 +29,9 @@ from leanmq.errors import (
     UnreachableError,
 )
 from leanmq.sharding.breaker import Breaker
-from leanmq.sharding.names import inside, outside, total
 from leanmq.sharding.steps import Asks, Background, Plan
 
-__all__ = ["Node", "Part", "Route", "Routing"]
+__all__ = ["Node", "Part", "Route", "Routing", "raise_first"]
 
 T = TypeVar("T")
 
@@ -351,193 +330,15 @@ class Routing:
             named.queue = route.name
         return named
 
-    # --- queues
 
-    def merged(self, route: Route, declared: Mapping[str, Declared]) -> Declared:
-        """One answer, of those of the parts."""
-        first = next(iter(declared.values()))
-        epochs = {
-            part.label: declared[part.label].epoch if part.label in declared else 0
-            for part in route.parts
-        }
-        return Declared(
-            route.settings(first.settings),
-            created=any(one.created for one in declared.values()),
-            created_at=min(one.created_at for one in declared.values()),
-            epoch=route.learn(epochs),
-        )
-
-    def declare_parts(self, route: Route, asks: Sequence[tuple[Part, Any]]) -> Plan[Declared]:
-        """Declare what can be reached: the rest is made when it is, since it will be missed."""
-        results = yield from self.ask(route, asks)
-        declared: dict[str, Declared] = {}
-        problem: LeanMQError | None = None
-        for (part, _), result in zip(asks, results, strict=True):
-            if not isinstance(result, LeanMQError):
-                declared[part.label] = result
-            elif not isinstance(result, UnreachableError):
-                raise result
-            else:
-                problem = problem or result
-        if problem is not None and (not declared or any(d.created for d in declared.values())):
-            raise problem
-        route.vanished = False
-        return self.merged(route, declared)
-
-    def alter(self, request: Alter) -> Plan[Declared]:
-        """Change settings on all parts, which must all be in reach."""
-        route = yield from self.route(request.name)
-        settings = attrs.evolve(request.settings, slot=None, shards=None)
-        results = yield from self.all(
-            route, lambda part: Alter(part.queue, settings), QueueRef(request.name)
-        )
-        return self.merged(route, dict(zip(route.by_label, results, strict=True)))
-
-    def all(self, route: Route, request: Callable[[Part], Any], queue: QueueRef) -> Plan[list[Any]]:
-        """The answers of all parts; raises the first error, after all were asked."""
-        results = yield from self.ask(route, [(part, request(part)) for part in route.parts])
-        _raise_first(results)
-        return results
-
-    def purge(self, request: Purge) -> Plan[Purged]:
-        """Delete everywhere."""
-        route = yield from self.route(request.queue.name)
-        results = yield from self.all(
-            route, lambda part: attrs.evolve(request, queue=part.ref(request.queue)), request.queue
-        )
-        return Purged(sum(result.count for result in results))
-
-    def stats(self, request: Stats) -> Plan[QueueStats]:
-        """Count everywhere."""
-        route = yield from self.route(request.queue.name)
-        results = yield from self.all(
-            route, lambda part: Stats(part.ref(request.queue)), request.queue
-        )
-        added = total(results, slot=None)
-        return attrs.evolve(added, settings=route.settings(added.settings))
-
-    def peek(self, request: Peek) -> Plan[Peeked]:
-        """The next ones of each part in turn; or those of these ids, wherever they are."""
-        route = yield from self.route(request.queue.name)
-        if request.ids is not None:
-            by_part = self.by_part(route, [Held(message_id) for message_id in request.ids])
-            asks = [
-                (p, Peek(p.ref(request.queue), ids=[held.id for held in messages]))
-                for p, messages, _ in by_part
-            ]
-        else:
-            turn = route.turn() % len(route.parts)
-            parts = (*route.parts[turn:], *route.parts[:turn])
-            asks = [(p, attrs.evolve(request, queue=p.ref(request.queue))) for p in parts]
-        results = yield from self.ask(route, asks)
-        _raise_first(results)
-        rows = itertools.zip_longest(
-            *(
-                [_shown(stored, part.label) for stored in result.messages]
-                for (part, _), result in zip(asks, results, strict=True)
-            )
-        )
-        found = [stored for row in rows for stored in row if stored is not None]
-        if request.ids is None:
-            return Peeked(found[: request.count])
-        order = {message_id: place for place, message_id in enumerate(request.ids)}
-        return Peeked(sorted(found, key=lambda stored: order[stored.delivery.id]))
-
-    # --- messages that were received
-
-    def by_part(
-        self, route: Route, messages: Sequence[Held]
-    ) -> list[tuple[Part, list[Held], list[int]]]:
-        """Messages as their parts call them, and their places; without those of no part."""
-        found: dict[str, tuple[Part, list[Held], list[int]]] = {}
-        for place, held in enumerate(messages):
-            label, name = inside(held.id)
-            its = found.get(label)
-            if its is None:
-                part = route.by_label.get(label)
-                if part is None:
-                    continue
-                its = found[label] = (part, [], [])
-            receipt = held.receipt
-            its[1].append(Held(name, None if receipt is None else receipt[len(label) + 1 :]))
-            its[2].append(place)
-        return list(found.values())
-
-    def settle(self, settlements: Sequence[Settlement]) -> Plan[list[Sequence[Standing]]]:
-        """Settle each message with its part, all parts at once."""
-        done: list[Sequence[Standing]] = []
-        for settlement in settlements:
-            route = yield from self.route(settlement.queue.name)
-            by_part = self.by_part(route, settlement.messages)
-            asks = [
-                (part, replace(settlement, queue=part.ref(settlement.queue), messages=held))
-                for part, held, _ in by_part
-            ]
-            results = yield from self.ask(route, [(part, Exchange((one,))) for part, one in asks])
-            standings = self._standings(settlement.messages, by_part, results, _settled)
-            done.append(standings)
-        return done
-
-    def extend(self, request: Extend) -> Plan[Extended]:
-        """Renew each lease with its part."""
-        route = yield from self.route(request.queue.name)
-        by_part = self.by_part(route, request.messages)
-        asks = [(part, Extend(part.ref(request.queue), held)) for part, held, _ in by_part]
-        results = yield from self.ask(route, asks)
-        standings = self._standings(request.messages, by_part, results, _standings)
-        return Extended(standings, min((result.lease for result in results), default=0.0))
-
-    def redrive(self, request: Redrive) -> Plan[Redriven]:
-        """Send dead letters back within their parts."""
-        route = yield from self.route(request.queue.name)
-        by_part = self.by_part(route, request.messages)
-        target = route
-        if request.destination is not None:
-            target = yield from self.route(request.destination)
-        asks = [
-            (
-                part,
-                Redrive(
-                    part.ref(request.queue),
-                    held,
-                    None if request.destination is None else self._across(route, part, target),
-                ),
-            )
-            for part, held, _ in by_part
-        ]
-        results = yield from self.ask(route, asks)
-        return Redriven(self._standings(request.messages, by_part, results, _standings))
-
-    def _across(self, route: Route, part: Part, target: Route) -> str:
-        """The part of another queue to which dead letters of this part can go in one step."""
-        there = target.by_label.get(part.label)
-        if there is None or there.node is not part.node or target.shards != route.shards:
-            raise CrossSlotError(
-                f"dead letters of {route.name!r} cannot be moved to queue {target.name!r} in one "
-                f"step: shard {part.label} is on node {part.node.name!r}, and there is no such "
-                "shard of the other queue there; make both with the same slot= and as many shards, "
-                "or send their payloads there and acknowledge them here",
-                queue=route.name,
-            )
-        return there.queue
-
-    def _standings(
-        self,
-        messages: Sequence[Held],
-        by_part: Sequence[tuple[Part, list[Held], list[int]]],
-        results: Sequence[Any],
-        of: Callable[[Any], Sequence[Standing]],
-    ) -> list[Standing]:
-        """A standing for each message; raises the first error, in doubt if another part is done."""
-        standings = [Standing.GONE] * len(messages)
-        errors = [result for result in results if isinstance(result, LeanMQError)]
-        if errors:
-            errors[0].in_doubt = errors[0].in_doubt or len(errors) < len(results)
-            raise errors[0]
-        for (_, _, places), result in zip(by_part, results, strict=True):
-            for place, standing in zip(places, of(result), strict=True):
-                standings[place] = standing
-        return standings
+def raise_first(results: Iterable[Any]) -> None:
+    """Raise the first error among what was answered; first of all, that a queue is not there."""
+    errors = [result for result in results if isinstance(result, LeanMQError)]
+    for error in errors:
+        if isinstance(error, QueueNotFoundError):
+            raise error
+    if errors:
+        raise errors[0]
 
 
 def _out_of_reach(node: Node) -> LeanMQError:
@@ -553,29 +354,6 @@ def _trouble(result: Any) -> LeanMQError | None:
     """The error in what was answered; a send's is that of its last message."""
     last = result.results[-1] if isinstance(result, Sent) and result.results else result
     return last if isinstance(last, LeanMQError) else None
-
-
-def _raise_first(results: Iterable[Any]) -> None:
-    errors = [result for result in results if isinstance(result, LeanMQError)]
-    for error in errors:
-        if isinstance(error, QueueNotFoundError):
-            raise error
-    if errors:
-        raise errors[0]
-
-
-def _settled(result: Exchanged) -> Sequence[Standing]:
-    return result.settled[0]
-
-
-def _standings(result: Any) -> Sequence[Standing]:
-    standings: Sequence[Standing] = result.standings
-    return standings
-
-
-def _shown(stored: Stored, label: str) -> Stored:
-    delivery = replace(stored.delivery, id=outside(label, stored.delivery.id))
-    return replace(stored, delivery=delivery)
 
 
 def _short(labels: Collection[str]) -> str:
