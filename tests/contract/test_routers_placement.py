@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -97,6 +98,17 @@ async def test_a_process_with_swapped_nodes_is_refused(harness: Harness) -> None
         assert bool(told) == bool(expected)
 
     assert sorted(m.data for m in await drain(queue, 2)) == [1, 2]
+
+
+async def test_a_key_is_in_the_shard_that_every_program_computes(harness: Harness) -> None:
+    """Those of the published vectors: ``hash()`` differs in every process."""
+    vectors = json.loads((ROOT / "docs" / "shard-vectors.json").read_text("utf-8"))["vectors"]
+    shards = {one["key"]: one["shards"]["4"] for one in vectors if one["key"]}
+    queue = harness.client().queue("orders")
+
+    for key, shard in list(shards.items())[:20]:
+        sent = await queue.send_message(key, key=key)
+        assert sent.startswith(f"{shard}#")
 
 
 # --- at the same moment

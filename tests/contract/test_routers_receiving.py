@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from leanmq import AsyncQueue, ClosedError, LeanMQ, Message
+from leanmq import AsyncQueue, ClosedError, LeanMQ, LeanMQError, Message
 from leanmq.sharding.hashing import shard_of
 from tests.contract.harness import ROUTERS, SHARDS, Client, Harness, drain, eventually
 from tests.contract.test_receiving import until_waiting
@@ -130,10 +130,27 @@ async def test_a_suspect_comes_alone_whatever_the_other_parts_have(
     assert {m.delivery_count for m in got if m.id != poison} == {1}
 
 
+@in_shards
+async def test_what_one_part_should_never_answer_is_raised_and_names_it(
+    queue: AsyncQueue, harness: Harness
+) -> None:
+    await queue.send_messages(range(40), key=str)
+    broken = harness.stored("orders")[2].live.due
+    await harness._raw("DEL", broken)
+    await harness._raw("SET", broken, "something else")
+
+    with pytest.raises(LeanMQError, match="WRONGTYPE") as caught:
+        while await queue.get_messages(4):  # what is there is handed out before upkeep fails
+            pass
+
+    if harness.subject != "hash-cluster":  # which has one node
+        assert "shard" in str(caught.value)
+        assert "2" in str(caught.value).partition(" of queue")[0]
+
+
 # --- waiting
 
 
-@on_servers
 async def test_a_waiting_consumer_has_a_message_of_any_part_at_once(
     queue: AsyncQueue, harness: Harness
 ) -> None:
