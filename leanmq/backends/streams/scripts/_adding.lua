@@ -122,9 +122,14 @@ local function add_all(q, at, last, ids)
   local call, stream = redis.call, q.stream
   local now, dedups
   each(at, last, function(first, width, names)
-    if width == 1 and q.room == math.huge then
-      ids[#ids + 1] = call('XADD', stream, '*', ARGV[names + 1], ARGV[first])
-      return
+    if width <= 2 and q.room == math.huge then  -- bodies, with keys or without: most of all
+      if width == 1 then
+        ids[#ids + 1] = call('XADD', stream, '*', ARGV[names + 1], ARGV[first])
+        return
+      elseif ARGV[names + 2] == 'k' then
+        ids[#ids + 1] = call('XADD', stream, '*', ARGV[names + 1], ARGV[first], 'k', ARGV[first + 1])
+        return
+      end
     end
     now = now or now_ms()
     local given = pairs_at(first, width, names)
