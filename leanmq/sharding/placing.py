@@ -116,6 +116,8 @@ class Placing(Spreading):
         queue, shard = split_name(name)
         if self.placements.get(queue) != placement:  # its shards were elsewhere, if anywhere
             self._forget_routes(queue)
+        elif known := self.routes.get(name):
+            return known
         self.placements[queue] = placement
         nodes = {node.name: node for node in self.nodes}
         if len(nodes) == 1:

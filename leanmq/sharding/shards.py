@@ -72,9 +72,7 @@ class Sharding(Placing):
         """Place the queue if it is new, and make its shards."""
         queue, shard = split_name(request.name)
         placement = yield from self._placed(queue, request.settings)
-        known = self.routes.get(request.name)
-        if known is None or self.placements.get(queue) != placement:
-            known = self._route(request.name, placement)
+        known = self._route(request.name, placement)
         if shard is not None and not known.parts:
             raise QueueNotFoundError(
                 f"queue {queue!r} has {placement.shards} shards, 0 to {placement.shards - 1}; "
