@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypedDict, assert_type
 
 import msgspec
 
 from leanmq import (
+    AsyncBatchingProducer,
     AsyncLeanMQ,
     AsyncQueue,
+    BatchingProducer,
     LeanMQ,
     Message,
     Outgoing,
@@ -49,6 +52,25 @@ def produce(queue: Queue[Order]) -> list[str]:
         *queue.send_messages(more()),
         *queue.send_messages([Outgoing(Order(id=3, total=1.0)), Order(id=4, total=2.0)]),
     ]
+
+
+def produce_in_the_background(queue: Queue[Order]) -> str:
+    """Hand over one, with a future for its id."""
+    with queue.batching(linger=timedelta(milliseconds=2), max_batch=100) as producer:
+        assert_type(producer, BatchingProducer[Order])
+        future = producer.send_message({"id": 1, "total": 12.5}, key="ann")
+        assert_type(future, Future[str])
+        producer.flush(timeout=timedelta(seconds=5))
+    return future.result()
+
+
+async def produce_in_another_task(queue: AsyncQueue[Order]) -> str:
+    """The same for asyncio."""
+    async with queue.batching(max_block=0) as producer:
+        assert_type(producer, AsyncBatchingProducer[Order])
+        future = await producer.send_message(Order(id=1, total=12.5))
+        await producer.flush()
+    return await future
 
 
 def consume(queue: Queue[Order]) -> float:
