@@ -17,9 +17,10 @@ from typing import Any, Generic, TypeVar
 
 from leanmq.api import Moment, Seconds
 from leanmq.backends.protocol import AsyncBackend, NewMessage, SendResult
-from leanmq.policy import events
+from leanmq.policy import events, limits
 from leanmq.policy.batching import Batching
-from leanmq.policy.buffer import Batch, Limits
+from leanmq.policy.buffer import Batch
+from leanmq.policy.limits import Limits, not_closed
 from leanmq.policy.logic import QueueLogic
 from leanmq.policy.names import seconds_of
 from leanmq.policy.steps import drive_async
@@ -198,7 +199,7 @@ class _Sender:
         if self._buffer.count:
             events.not_stored(self.batching.name, self._buffer.count, "the process ended")
         if not self.batching.ended:
-            warnings.warn(self.batching.not_closed, ResourceWarning, stacklevel=1)
+            warnings.warn(not_closed(self.batching.name), ResourceWarning, stacklevel=1)
 
     # --- in the task
 
@@ -209,12 +210,15 @@ class _Sender:
             forgotten = not self.batching.ended
             self._task = asyncio.create_task(self._send_all())
             try:
-                await self.close(self.batching.at_exit, "the event loop ended")
+                await self.close(
+                    min(limits.AT_EXIT, self.batching.logic.core.terms.deadline),
+                    "the event loop ended",
+                )
             finally:
                 self._task.cancel()  # what is under way even now
                 await asyncio.wait([self._task])
             if forgotten:
-                warnings.warn(self.batching.not_closed, ResourceWarning, stacklevel=1)
+                warnings.warn(not_closed(self.batching.name), ResourceWarning, stacklevel=1)
             raise
 
     async def _send_all(self) -> None:

@@ -19,7 +19,7 @@ from leanmq.api import (
 )
 from leanmq.backends.protocol import AsyncBackend, QueueRef, State, Verb
 from leanmq.compat import older_spellings, receive_spellings, send_spellings
-from leanmq.policy.buffer import limits_of
+from leanmq.policy.limits import limits_of
 from leanmq.policy.logic import QueueLogic, destination_of
 from leanmq.policy.steps import drive_async, iterate_async
 

@@ -22,7 +22,8 @@ from leanmq.errors import (
     UnreachableError,
 )
 from leanmq.policy import events
-from leanmq.policy.buffer import Batch, Buffer, Entry, Limits
+from leanmq.policy.buffer import Batch, Buffer, Entry
+from leanmq.policy.limits import Limits, no_room, not_flushed
 from leanmq.policy.logic import QueueLogic
 from leanmq.policy.sending import message_of, too_large
 from leanmq.policy.steps import Ask, Steps
@@ -32,9 +33,6 @@ from leanmq.sharding.names import split_name
 __all__ = ["Batching"]
 
 F = TypeVar("F")
-
-AT_EXIT = 5.0
-"""Seconds that the end of a process, or of its event loop, waits for messages to go at most."""
 
 
 class Batching(Generic[F]):
@@ -97,15 +95,23 @@ class Batching(Generic[F]):
 
     def add(self, message: NewMessage, future: F) -> bool:
         """Append a message; returns whether to wake the sender."""
-        shards = self._shards
-        if shards is None:  # decided once: two lanes would not keep the order of a key
-            shards = self._shards = self.logic.shards
-            self._turn = random.randrange(max(1, shards))
-        lane = self._lane(message, shards) if shards else -1
+        if self._shards is None:
+            self._choose(self.logic.shards)
+        lane = self._lane(message) if self._shards else -1
         return self.buffer.add(lane, message, future, self.monotonic())
 
-    def _lane(self, message: NewMessage, shards: int) -> int:
+    def _choose(self, shards: int) -> None:
+        """Have a lane for each shard from now on.
+
+        Decided at the first message, and once again if the queue, which this client did not know
+        yet, turns out to be in shards: two lanes would not keep the order of a key.
+        """
+        self._shards = shards
+        self._turn = random.randrange(max(1, shards))
+
+    def _lane(self, message: NewMessage) -> int:
         """The shard of the message's key; without one, batches go round."""
+        shards = self._shards or 1
         if self._shard is not None:
             return self._shard
         terms = message.terms
@@ -123,34 +129,11 @@ class Batching(Generic[F]):
 
     def no_room(self) -> BufferFullError:
         """The buffer was full for too long."""
-        buffer, limits = self.buffer, self.limits
-        return BufferFullError(
-            f"the producer of queue {self.name!r} holds {buffer.count:,} of "
-            f"{limits.max_buffered:,} messages, {buffer.size:,} of {limits.max_buffered_bytes:,} "
-            f"bytes, and had no room within {limits.max_block:g} s; send less, or raise "
-            "max_buffered, max_buffered_bytes or max_block",
-            queue=self.name,
-        )
+        return no_room(self.name, self.limits, self.buffer.count, self.buffer.size)
 
     def not_flushed(self, wait: float) -> TimeoutError:
         """Something has no result after so many seconds."""
-        return TimeoutError(
-            f"the producer of queue {self.name!r} holds {self.buffer.count:,} messages after "
-            f"{wait:g} s; it goes on sending them"
-        )
-
-    @property
-    def not_closed(self) -> str:
-        """What is wrong when a producer is found at the end."""
-        return (
-            f"the producer of queue {self.name!r} was not closed; close it, or use it as a context "
-            "manager"
-        )
-
-    @property
-    def at_exit(self) -> float:
-        """Seconds that the end of the process may take for what is held."""
-        return min(AT_EXIT, self.logic.core.terms.deadline)
+        return not_flushed(self.name, self.buffer.count, wait)
 
     # --- sending
 
@@ -210,14 +193,16 @@ class Batching(Generic[F]):
         known = yield from self.logic.core.declare(self.logic.ref, self.logic.asked)
         batch.known = yield from self.logic.mend(known, batch.mend)
         batch.mend = ()
+        shards = batch.known.settings.shards
         if not any(batch.doubts):  # else it must stay as it was
+            if batch.lane.shard < 0 and shards and self._shard is None:
+                batch.strayed = True
+                return None
             yield from self._fit(batch, batch.known, capabilities.max_batch)
         if not batch.entries:
             return None
         batch.sequenced = (
-            self.limits.dedup
-            and capabilities.sequences
-            and (batch.lane.shard >= 0 or not batch.known.settings.shards)
+            self.limits.dedup and capabilities.sequences and (batch.lane.shard >= 0 or not shards)
         )
         if batch.began is None:
             batch.began = self.monotonic()
@@ -250,6 +235,10 @@ class Batching(Generic[F]):
     ) -> list[tuple[F, SendResult]]:
         """The futures that have a result now. The batch is finished, or will be sent again."""
         batch.under_way = False
+        if batch.strayed and batch.known is not None:
+            self._choose(batch.known.settings.shards or 0)
+            self.buffer.move(batch, self._lane)
+            return []
         outcomes: list[tuple[F, SendResult]] = [*batch.refused]
         batch.refused = []
         if set(map(type, answers)) <= {str}:

@@ -13,75 +13,17 @@ from typing import Generic, TypeAlias, TypeVar
 
 import attrs
 
-from leanmq.api import Seconds
 from leanmq.backends.protocol import Declared, NewMessage, SendResult
 from leanmq.errors import LeanMQError
-from leanmq.policy.names import seconds_of
+from leanmq.policy.limits import Limits
 from leanmq.policy.patience import Patience
 
-__all__ = ["Batch", "Buffer", "Entry", "Lane", "Limits", "limits_of"]
+__all__ = ["Batch", "Buffer", "Entry", "Lane"]
 
 F = TypeVar("F")
 
 Entry: TypeAlias = "tuple[NewMessage, F, float]"
 """A message, the future of its id, and when it came (monotonic)."""
-
-
-@attrs.frozen
-class Limits:
-    """How a producer gathers.
-
-    Attributes:
-        linger: Seconds that a batch waits for more messages after its first one.
-        max_batch: Messages with which a batch goes at once, and that it has at most.
-        max_bytes: Bytes of payloads and headers with which a batch goes at once.
-        max_buffered: Messages that are held at most, those under way included.
-        max_buffered_bytes: Bytes at which no more messages are taken in.
-        max_block: Seconds that a send waits for room.
-        dedup: Send a batch again whose outcome is unknown, where that cannot double it.
-    """
-
-    linger: float
-    max_batch: int
-    max_bytes: int
-    max_buffered: int
-    max_buffered_bytes: int
-    max_block: float
-    dedup: bool
-
-
-def limits_of(
-    linger: Seconds,
-    max_batch: int,
-    max_bytes: int,
-    max_buffered: int,
-    max_buffered_bytes: int,
-    max_block: Seconds,
-    dedup: bool,
-) -> Limits:
-    """Limits as given, checked.
-
-    >>> limits_of(0.005, 0, 1, 1, 1, 30, True)
-    Traceback (most recent call last):
-    ValueError: max_batch is 0; give 1 or more
-    """
-    counts = {
-        "max_batch": max_batch,
-        "max_bytes": max_bytes,
-        "max_buffered": max_buffered,
-        "max_buffered_bytes": max_buffered_bytes,
-    }
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{name} must be an int, not {type(value).__name__}")
-        if value < 1:
-            raise ValueError(f"{name} is {value}; give 1 or more")
-    return Limits(
-        linger=seconds_of(linger, "linger"),
-        max_block=seconds_of(max_block, "max_block"),
-        dedup=bool(dedup),
-        **counts,
-    )
 
 
 class Lane(Generic[F]):
@@ -127,6 +69,7 @@ class Batch(Generic[F]):
         known: The settings that it was sent by last.
         mend: Results of its last try: what they show is mended before the next one.
         sequenced: It was sent with a producer and a sequence.
+        strayed: It is in no lane of its queue's, which turned out to be in shards.
     """
 
     lane: Lane[F]
@@ -145,6 +88,7 @@ class Batch(Generic[F]):
     known: Declared | None = None
     mend: Sequence[SendResult] = ()
     sequenced: bool = False
+    strayed: bool = False
 
 
 class Buffer(Generic[F]):
@@ -170,6 +114,7 @@ class Buffer(Generic[F]):
         self._begin = begin
         self._lanes: dict[int, Lane[F]] = {}
         self._leaving: list[tuple[Lane[F], int, int, int]] = []
+        self._moved: tuple[Lane[F], int, list[tuple[Lane[F], int]]] | None = None
 
     @property
     def full(self) -> bool:
@@ -191,9 +136,7 @@ class Buffer(Generic[F]):
         Appended first, counted afterwards: Ctrl-C in between may make the counts too low, until
         the buffer is empty, but never leaks room.
         """
-        lane = self._lanes.get(shard)
-        if lane is None:
-            lane = self._lanes[shard] = Lane(shard)
+        lane = self._lanes.get(shard) or self._lane(shard)
         size = size_of(message)
         lane.waiting.append((message, future, now))
         lane.size += size
@@ -205,6 +148,27 @@ class Buffer(Generic[F]):
         if not self.wakes_at or lane.batch is not None:
             return False  # it will see
         return len(lane.waiting) >= limits.max_batch or lane.size >= limits.max_bytes or self.full
+
+    def _lane(self, shard: int) -> Lane[F]:
+        return self._lanes.setdefault(shard, Lane(shard))
+
+    def move(self, batch: Batch[F], shard_of: Callable[[NewMessage], int]) -> None:
+        """Have what is in a batch, and behind it, go to other lanes, in the same order."""
+        lane = batch.lane
+        entries = [*batch.entries, *batch.rest]
+        held = sum(size_of(message) for message, _, _ in entries)
+        dropped = batch.held - len(entries)
+        count = batch.taken + len(lane.waiting)
+        entries += lane.waiting
+        lane.waiting, lane.size, lane.batch = deque(), 0, None
+        for entry in entries:
+            target = self._lane(shard_of(entry[0]))
+            target.waiting.append(entry)
+            target.size += size_of(entry[0])
+        # Whoever flushes waits for their new lanes, and so for as many as had come there then.
+        self._moved = (lane, count, self.marks())
+        lane.leaving += count
+        self._leaving.append((lane, 0, dropped, batch.size - held))
 
     def due(self, now: float) -> list[Batch[F]]:
         """The batches that are to be sent now: they are under way from here on."""
@@ -287,6 +251,11 @@ class Buffer(Generic[F]):
             self.count -= count
             self.size -= size
         self._leaving.clear()
+        if self._moved is not None and self.reached(self._moved[2]):
+            lane, count, _ = self._moved
+            lane.leaving -= count
+            lane.done += count
+            self._moved = None
         if not any(lane.waiting or lane.batch for lane in self._lanes.values()):
             self.count = self.size = 0
 

@@ -17,9 +17,10 @@ from typing import Any, Generic, TypeVar
 
 from leanmq.api import Moment, Seconds
 from leanmq.backends.protocol import Backend, NewMessage, SendResult
-from leanmq.policy import events
+from leanmq.policy import events, limits
 from leanmq.policy.batching import Batching
-from leanmq.policy.buffer import Batch, Limits
+from leanmq.policy.buffer import Batch
+from leanmq.policy.limits import Limits, not_closed
 from leanmq.policy.logic import QueueLogic
 from leanmq.policy.names import seconds_of
 from leanmq.policy.promises import Promise
@@ -243,13 +244,15 @@ class _Sender:
         if os.getpid() != self._pid:
             return  # a forked child inherited this; the parent does it
         forgotten = not self.batching.ended  # else its closing was interrupted
-        self.close(self.batching.at_exit, "the process ended")
+        self.close(
+            min(limits.AT_EXIT, self.batching.logic.core.terms.deadline), "the process ended"
+        )
         with self._lock:
             under_way = self._buffer.count
         if under_way:
             events.not_stored(self.batching.name, under_way, "the process ended meanwhile")
         if forgotten:
-            warnings.warn(self.batching.not_closed, ResourceWarning, stacklevel=1)
+            warnings.warn(not_closed(self.batching.name), ResourceWarning, stacklevel=1)
 
     # --- in the thread
 

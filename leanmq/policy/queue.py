@@ -18,7 +18,7 @@ from leanmq.api import (
 )
 from leanmq.backends.protocol import Backend, QueueRef, State, Verb
 from leanmq.compat import older_spellings, receive_spellings, send_spellings
-from leanmq.policy.buffer import limits_of
+from leanmq.policy.limits import limits_of
 from leanmq.policy.logic import QueueLogic, destination_of
 from leanmq.policy.producer import BatchingProducer
 from leanmq.policy.steps import drive, iterate

@@ -15,7 +15,7 @@ import warnings
 from typing import Any
 
 from leanmq import AsyncLeanMQ, BatchingProducer, LeanMQ
-from leanmq.policy import batching
+from leanmq.policy import limits
 
 LONG = 600.0
 
@@ -28,9 +28,9 @@ def tell(*words: object) -> None:
     print(*words, flush=True)  # noqa: T201  # the protocol
 
 
-def opened(url: str, prefix: str, **limits: Any) -> BatchingProducer[Any]:
+def opened(url: str, prefix: str) -> BatchingProducer[Any]:
     """A producer that lingers."""
-    return LeanMQ(url, prefix=prefix).queue("orders").batching(linger=LONG, **limits)
+    return LeanMQ(url, prefix=prefix).queue("orders").batching(linger=LONG)
 
 
 def leaves(url: str, prefix: str) -> None:
@@ -160,7 +160,7 @@ def main(story: str, world: str, url: str, prefix: str) -> None:
     logging.getLogger("leanmq.queue").setLevel(logging.INFO)
     warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)
     if story == "is_stuck":
-        batching.AT_EXIT = 0.5
+        limits.AT_EXIT = 0.5
     # A shell has its background jobs ignore Ctrl-C, and so their children.
     signal.signal(signal.SIGALRM, signal.default_int_handler)
     if world == "asyncio":

@@ -26,8 +26,8 @@ from leanmq.backends.protocol import (
     Settings,
 )
 from leanmq.errors import BackendError
-from leanmq.policy.buffer import Limits, limits_of
 from leanmq.policy.core import ClientCore, ClientTerms
+from leanmq.policy.limits import Limits, limits_of
 from leanmq.policy.logic import QueueLogic
 from tests.support.waiting import wait_until
 
@@ -139,6 +139,39 @@ def test_each_lane_has_a_name_of_its_own_and_counts_its_batches() -> None:
         by_lane.setdefault(batch.producer, []).append(batch.sequence)
     assert all(len(name) == 12 for name in by_lane)
     assert list(by_lane.values()) == [[1, 2, 3], [1, 2, 3]]
+
+
+def test_a_queue_that_turns_out_to_be_in_shards_has_its_lanes_from_then_on() -> None:
+    first, go_on = threading.Event(), threading.Event()
+
+    class Unknown(Told):
+        def declare(self, request: Declare) -> Declared:
+            first.set()
+            assert go_on.wait(20)
+            return Declared(attrs.evolve(DECLARED, shards=2), False, 0.0, 1)
+
+    backend = Unknown(lambda batch: None, sequences=True)
+    with producing(backend, linger=0, max_batch=3) as producer:
+        futures = []
+        for n in range(10):
+            futures.append(producer.send_message(n, key="ag"[n % 2]))
+            if n == 3:
+                assert first.wait(20)
+        assert futures[9].cancel()
+        flushed = threading.Thread(target=producer.flush)
+        flushed.start()
+        go_on.set()
+        flushed.join(20)
+        assert all(future.done() for future in futures)
+        assert producer.buffered == 0
+        futures.append(producer.send_message(10, key="a"))
+
+    assert outcomes([*futures[:9], futures[10]]) == [f"id {n}" for n in (*range(9), 10)]
+    assert {batch.shard for batch in backend.asked} == {0, 1}
+    assert all(batch.producer for batch in backend.asked)
+    for shard, own in ((1, [0, 2, 4, 6, 8, 10]), (0, [1, 3, 5, 7])):
+        asked = [batch for batch in backend.asked if batch.shard == shard]
+        assert [int(m.body) for batch in asked for m in batch.messages] == own
 
 
 def test_at_most_one_batch_of_a_lane_is_under_way() -> None:
