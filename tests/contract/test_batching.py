@@ -20,7 +20,7 @@ from leanmq import (
     QueueSettingsError,
 )
 from leanmq.backends.protocol import SendBatch
-from tests.contract.harness import Client, Harness, drain
+from tests.contract.harness import IN_ORDER, Client, Harness, drain
 from tests.contract.shop import keeps_bounds
 
 LONG = 600.0
@@ -170,6 +170,7 @@ async def test_a_message_waits_for_others_no_longer_than_told(queue: AsyncQueue)
     assert await count(queue) == 3
 
 
+@pytest.mark.on(*IN_ORDER)  # elsewhere each shard has batches of its own
 @pytest.mark.parametrize(
     "limits", [{"max_batch": 10}, {"max_bytes": 1_000}], ids=["messages", "bytes"]
 )

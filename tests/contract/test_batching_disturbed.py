@@ -195,9 +195,9 @@ async def test_settings_that_change_between_two_tries_are_followed(
 @on_servers
 async def test_past_the_dedup_window_a_doubt_stays_one(harness: Harness) -> None:
     client = harness.client()
-    queue = client.queue("orders", dedup_window=0.3)
+    queue = client.queue("orders", dedup_window=2.0)
     await warmed_up(queue)
-    caught = trap(harness, executed=True, times=60)
+    caught = trap(harness, executed=True, times=100)
     async with queue.batching(linger=LONG) as producer:
         futures = await send_all(producer, range(3))
         await producer.flush()
