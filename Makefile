@@ -42,7 +42,7 @@ quick: $(INSTALLED) ## Unit tests, and the contract in memory: under 20 s, no se
 		--ignore=tests/unit/test_typing.py --ignore=tests/unit/servers \
 		--subjects=memory-asyncio -k 'not ($(LONG))'
 
-test: $(INSTALLED) ## All tests, on one server and one redis-py: about 5 minutes
+test: $(INSTALLED) ## All tests, on one server and one redis-py: about 10 minutes
 	$(RUN) pytest tests -q -n 4
 
 lint: $(INSTALLED) ## Style: ruff check, ruff format

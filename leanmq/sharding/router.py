@@ -205,8 +205,8 @@ class ConsistentHashRouter(_Router):
             >>> from leanmq import ConsistentHashRouter, LeanMQ
             >>> router = ConsistentHashRouter({"a": "memory://a"}, shards=2)
             >>> with LeanMQ(backend=router) as mq:
-            ...     _ = mq.queue("orders").send_message({"id": 7}, key="customer 12")
-            ...     [(stats.node, stats.ready) for stats in router.stats_by_shard("orders")]
+            ...     _ = mq.queue("parcels").send_message({"id": 7}, key="customer 12")
+            ...     [(stats.node, stats.ready) for stats in router.stats_by_shard("parcels")]
             [('a', 0), ('a', 1)]
         """
         return self._do(self.routing.stats_by_shard(queue))
