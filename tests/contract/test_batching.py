@@ -327,9 +327,10 @@ async def bounded(client: Client, room: int, **settings: Any) -> AsyncQueue:
 async def test_a_full_queue_refuses_what_has_no_room_and_no_more(harness: Harness) -> None:
     gate = Gate(harness)
     queue = await bounded(harness.watched(gate), 3)
-    async with queue.batching(max_batch=2) as producer:
+    async with queue.batching(max_batch=2, linger=LONG) as producer:
         futures = await send_all(producer, range(6))
         gate.open()
+        await producer.flush()
         outcomes = await outcomes_of(futures)
 
     assert [type(outcome) for outcome in outcomes[3:]] == [QueueFullError] * 3
@@ -341,12 +342,13 @@ async def test_a_full_queue_refuses_what_has_no_room_and_no_more(harness: Harnes
 async def test_with_keys_nothing_overtakes_what_was_refused(harness: Harness) -> None:
     gate = Gate(harness)
     queue = await bounded(harness.watched(gate), 3)
-    async with queue.batching(max_batch=2) as producer:
+    async with queue.batching(max_batch=2, linger=LONG) as producer:
         futures = await send_all(producer, range(6), key="k")
         gate.open()
+        await producer.flush()
         outcomes = await outcomes_of(futures)
         await drain(queue, 3)
-        later = await ids_of([await producer.send_message("later", key="k")])
+        later = await ids_of(await flushed(producer, ["later"], key="k"))
 
     assert isinstance(outcomes[3], QueueFullError)
     for behind in outcomes[4:]:

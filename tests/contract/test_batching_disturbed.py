@@ -16,7 +16,7 @@ from leanmq import AsyncQueue, Message, NotSentError, OutcomeUnknownError
 from leanmq.backends.streams.keys import queue_keys
 from leanmq.backends.streams.scripts import script
 from tests.contract.harness import IN_ORDER, SERVERS, Client, Harness, drain, eventually
-from tests.contract.test_batching import LONG, Gate, count, ids_of, outcomes_of, send_all
+from tests.contract.test_batching import LONG, Gate, count, flushed, ids_of, outcomes_of, send_all
 from tests.support.faults import Trap
 
 on_servers = pytest.mark.on(*SERVERS)
@@ -92,13 +92,14 @@ async def test_without_numbers_a_batch_in_doubt_is_unknown_and_nothing_overtakes
     gate = Gate(harness)
     queue = harness.watched(gate).queue("orders")
     await warmed_up(harness.client().queue("orders"))
-    async with queue.batching(max_batch=2, dedup=False) as producer:
+    async with queue.batching(max_batch=2, linger=LONG, dedup=False) as producer:
         caught = trap(harness, executed)
         futures = await send_all(producer, range(5), key="k")
         gate.open()
+        await producer.flush()
         outcomes = await outcomes_of(futures)
         assert caught.wait(10)
-        [later] = await ids_of([await producer.send_message("later", key="k")])
+        [later] = await ids_of(await flushed(producer, ["later"], key="k"))
 
     for doubtful in outcomes[:2]:
         assert isinstance(doubtful, OutcomeUnknownError)
@@ -121,9 +122,10 @@ async def test_without_numbers_and_keys_only_what_is_in_doubt_is_unknown(
     queue = harness.watched(gate).queue("orders")
     await warmed_up(harness.client().queue("orders"))
     caught = trap(harness, executed=True)
-    async with queue.batching(max_batch=2, dedup=False) as producer:
+    async with queue.batching(max_batch=2, linger=LONG, dedup=False) as producer:
         futures = await send_all(producer, range(5))
         gate.open()
+        await producer.flush()
         outcomes = await outcomes_of(futures)
 
     assert caught.wait(10)
