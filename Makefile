@@ -43,7 +43,7 @@ quick: $(INSTALLED) ## Unit tests, and the contract in memory: under 20 s, no se
 		--subjects=memory-asyncio -k 'not ($(LONG))'
 
 test: $(INSTALLED) ## All tests, on one server and one redis-py: about 10 minutes
-	$(RUN) pytest tests -q -n 4
+	$(RUN) pytest tests -q -n 5 --dist worksteal
 
 lint: $(INSTALLED) ## Style: ruff check, ruff format
 	$(RUN) ruff check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator, Iterator
+from zlib import crc32
 
 import pytest
 
@@ -28,6 +29,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 IN_DETAIL = ("memory", "redis")
+IN_TURN = ("hash-redis", "round-redis", "hash-cluster")
+"""Of these, a test that is not about routers runs in one world, the next one in the other."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,6 +39,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--subjects",
         default="",
         help="make contract tests for these alone, as in memory-sync,redis-asyncio",
+    )
+    parser.addoption(
+        "--both-worlds",
+        action="store_true",
+        help="run every test on routers over servers for threads and for asyncio",
     )
 
 
@@ -47,6 +55,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Of a test that is ``in_detail``, the first case runs on every subject, the others on two."""
     wanted = _wanted(config)
     left_out = {id(item) for item in items if _is_left_out(item, wanted)}
+    if not (wanted or config.getoption("--both-worlds", default=False)):
+        left_out |= {id(item) for item in items if _is_others_turn(item)}
     if left_out:
         config.hook.pytest_deselected(items=[item for item in items if id(item) in left_out])
         items[:] = [item for item in items if id(item) not in left_out]
@@ -62,6 +72,17 @@ def _is_left_out(item: pytest.Item, wanted: set[str]) -> bool:
     if item.get_closest_marker("in_detail") is None or subject in IN_DETAIL:
         return False
     return any(place for name, place in call.indices.items() if name != "harness")
+
+
+def _is_others_turn(item: pytest.Item) -> bool:
+    call = getattr(item, "callspec", None)
+    if call is None or "harness" not in call.params or item.get_closest_marker("on") is not None:
+        return False
+    if not isinstance(call.params["harness"], tuple):  # of a test elsewhere
+        return False
+    subject, world = call.params["harness"]
+    name: str = getattr(item, "originalname", item.name)
+    return subject in IN_TURN and world != WORLDS[crc32(name.encode()) % 2]
 
 
 @pytest.fixture(scope="session", autouse=True)
