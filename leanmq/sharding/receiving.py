@@ -62,11 +62,15 @@ class _Look:
         label, got = part.label, len(result.deliveries)
         if got:
             marked = [_marked(d, label) for d in result.deliveries]
+            before = self.deliveries.pop(label, [])
+            if before:  # a lease may have ended between two looks: the newer delivery counts
+                again = {delivery.id for delivery in marked}
+                before = [delivery for delivery in before if delivery.id not in again]
             if marked[0].suspect:  # before all else: it is handed out alone, or not at all
-                self.deliveries = {label: marked, **self.deliveries}
+                self.deliveries = {label: [*marked, *before], **self.deliveries}
             else:
-                self.deliveries.setdefault(label, []).extend(marked)  # in the part's own order
-            self.count += got
+                self.deliveries[label] = [*before, *marked]  # in the part's own order
+            self.count = sum(map(len, self.deliveries.values()))
             self.calm = min(self.calm, result.calm)
         route.rich.pop(label, None)
         if result.more or (asked.count and got >= asked.count):
