@@ -497,6 +497,19 @@ class Harness:
                     if await self._run_on(node, "EXISTS", key):
                         await self._run_on(node, "XGROUP", "DESTROY", key, GROUP)
 
+    async def kill(self, number: int) -> None:
+        """Kill a node for good, and see that its clients know.
+
+        What was written to a server that is dead, before its end was heard of, is in doubt.
+        """
+        topology = self.topologies[number]
+        await asyncio.to_thread(topology.kill_primary)
+
+        async def told() -> bool:
+            return not await asyncio.to_thread(topology.proxies[0].connections)
+
+        await eventually(told, within=5, what="the end of all connections to a dead server")
+
     async def wipe(self, name: str) -> None:
         """Delete the keys of a queue, as an eviction or FLUSHALL would."""
         for keys in self.stored(name):

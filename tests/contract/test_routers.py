@@ -28,7 +28,7 @@ PAUSE = 0.004
 """Seconds between two sends of a worker, so that the proxies in this process keep up."""
 
 GAP = 1.0
-"""Seconds within which sends go on."""
+"""Seconds within which sends go on; besides what the machine stood still before the fault, too."""
 
 BACK = 5.0
 """Seconds within which a server that is back has its share."""
@@ -111,7 +111,7 @@ async def load(
             over.set()
 
 
-async def more(log: Log, number: int, within: float = 5.0) -> None:
+async def more(log: Log, number: int, within: float = 10.0) -> None:
     """Wait for so many more sends."""
     goal = len(log.ids) + number
 
@@ -133,7 +133,7 @@ async def everything(queue: AsyncQueue) -> Counter[int]:
 
 def reconcile(log: Log, found: Counter[int]) -> None:
     """Each send that returned is found exactly once; one of unknown outcome once at most."""
-    wrong = {n: found[n] for n in log.ids if found[n] != 1}
+    wrong = {n: (one, found[n]) for n, one in log.ids.items() if found[n] != 1}
     assert not wrong, f"sends that returned, and how often they are found: {wrong}"
     doubled = {n: found[n] for n in log.unknown if found[n] > 1}
     assert not doubled, f"sends of unknown outcome, and how often they are found: {doubled}"
@@ -151,6 +151,8 @@ async def test_sends_go_on_when_a_server_is_killed_and_it_gets_its_share_back(
     queue = router.mq.queue("orders")
     await queue.declare()
     server = harness.topologies[1]
+    # With everysec a write may wait for an fsync under way, and its reply does not wait for it.
+    await asyncio.to_thread(server.config_set, "appendfsync", "always")
     async with load(queue) as log:
         await more(log, 200)
         killed = time.monotonic()
@@ -167,8 +169,8 @@ async def test_sends_go_on_when_a_server_is_killed_and_it_gets_its_share_back(
 
         await eventually(its_share, within=BACK, what="the share of the server that is back")
 
-    gap = log.gap(killed, back)
-    assert gap < GAP, f"no send returned for {gap:.2f} s after the kill"
+    gap, usual = log.gap(killed, back), log.gap(log.times[0], killed)
+    assert gap < GAP + usual, f"no send returned for {gap:.2f} s; before the kill, {usual:.2f} s"
     assert len(log.unknown) <= WORKERS  # what was on its way
     reconcile(log, await everything(queue))
 
@@ -188,7 +190,7 @@ async def test_sends_to_a_frozen_server_are_unknown_and_nowhere_else(harness: Ha
         await more(log, 100)
 
     assert 1 <= len(log.unknown) <= WORKERS
-    assert log.gap(frozen, thawed) < 0.5 + GAP
+    assert log.gap(frozen, thawed) < 0.5 + GAP + log.gap(log.times[0], frozen)
     reconcile(log, await everything(queue))
 
 
@@ -305,7 +307,7 @@ async def test_of_a_node_that_is_down_its_shards_fail_by_name_and_the_others_go_
     router = routed(harness, deadline=0.3)
     queue = router.mq.queue("orders")
     await queue.declare()
-    await asyncio.to_thread(harness.topologies[1].kill_primary)
+    await harness.kill(1)
     down = router.shards_on("node1")
     assert 0 < len(down) < SHARDS
 
@@ -330,7 +332,7 @@ async def test_without_a_single_retry_messages_without_keys_find_a_node_that_is_
     router = routed(harness, max_retries=0)
     queue = router.mq.queue("orders")
     await queue.declare()
-    await asyncio.to_thread(harness.topologies[1].kill_primary)
+    await harness.kill(1)
 
     sent = [await queue.send_message(n) for n in range(30)]
     sent += await queue.send_messages(range(30, 1500))
@@ -351,7 +353,7 @@ async def test_a_bulk_send_tells_exactly_what_is_stored_when_a_node_is_down(
     router = routed(harness, deadline=0.3)
     queue = router.mq.queue("orders")
     await queue.declare()
-    await asyncio.to_thread(harness.topologies[1].kill_primary)
+    await harness.kill(1)
     down = router.shards_on("node1")
     items = [Outgoing(n, key=f"customer-{n}") for n in range(60)]
 
@@ -386,7 +388,7 @@ async def test_receiving_goes_on_from_the_nodes_that_are_up(harness: Harness) ->
     router = routed(harness)
     queue = router.mq.queue("orders")
     sent = {await queue.send_message(n): n for n in range(30)}
-    await asyncio.to_thread(harness.topologies[1].kill_primary)
+    await harness.kill(1)
     up = {one: n for one, n in sent.items() if router.node_of(one) != "node1"}
 
     messages = await drain(queue, len(up))
@@ -444,7 +446,7 @@ async def test_a_node_that_freezes_holds_up_a_waiting_consumer_once_at_most(
 async def test_a_new_queue_waits_for_a_node_that_is_down_and_is_made_at_its_return(
     harness: Harness,
 ) -> None:
-    await asyncio.to_thread(harness.topologies[1].kill_primary)
+    await harness.kill(1)
     impatient = routed(harness, deadline=0.3).mq.queue("orders")
     with pytest.raises(ConnectionError, match=r"node 'node1'.*'orders' is new, and is pl"):
         await impatient.send_message(0)
@@ -464,7 +466,7 @@ async def test_a_client_that_was_opened_while_a_node_was_down_takes_it_in_later(
 ) -> None:
     before = routed(harness).mq.queue("orders")
     await before.send_messages(range(300), key=str)
-    await asyncio.to_thread(harness.topologies[1].kill_primary)
+    await harness.kill(1)
     queue = routed(harness).mq.queue("orders")
     with pytest.raises(LeanMQError, match="node 'node1'"):
         await routed(harness, deadline=0.2).mq.queue("orders").get_info()

@@ -185,7 +185,7 @@ async def test_a_producer_takes_the_hosts_and_ports_of_older_code(harness: Harne
 async def test_a_producer_tells_which_target_fails_and_why(harness: Harness) -> None:
     producer = kind(harness, "LoadBalancedProducer")(harness.nodes, prefix=harness.prefix)
     await do(harness, producer.send_message, "orders", 0)
-    await asyncio.to_thread(harness.topologies[1].kill_primary)
+    await harness.kill(1)
     for n in range(1, 31):
         await do(harness, producer.send_message, "orders", n)
 
