@@ -89,7 +89,14 @@ class Lines:
     def forget(self, home: Home, address: Address | None = None) -> list[Line]:
         """Take out the idle lines to an address, or all of them."""
         keys = [key for key in list(self._idle) if key[2] == home and address in (None, key[0])]
-        return [line for key in keys for line in self._idle.pop(key, ())]
+        taken: list[Line] = []
+        for key in keys:
+            idle = self._idle.pop(key, [])
+            # One by one: another thread may have the list in hand, and must not pop what we close.
+            with suppress(IndexError):
+                while True:
+                    taken.append(idle.pop(0))
+        return taken
 
     def close(self, home: Home) -> list[Line]:
         """Take out all idle lines, and no more of them in."""
