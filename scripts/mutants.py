@@ -30,6 +30,9 @@ MEMORY: Final = "memory-sync or memory-asyncio"
 ENOUGH: Final = 3
 # Tests that find nothing that a quicker one does not find.
 SLOW: Final = "twenty_seeds"
+SUBJECT: Final = (
+    "((?:hash-|round-)?(?:memory|redis|sentinel|cluster)|pass-through)(?:-(sync|asyncio))?"
+)
 ROUTERS: Final = "(hash-memory or round-memory or hash-redis or round-redis or hash-cluster)"
 
 
@@ -120,6 +123,16 @@ def narrowed(expression: str) -> str:
     return f"({expression})" if named else f"(({expression}) and not {ROUTERS})"
 
 
+def subjects_of(expression: str) -> str:
+    """The subjects that an expression names: no others are collected, which takes seconds."""
+    found = re.findall(SUBJECT, expression)
+    worlds = ("sync", "asyncio")
+    pairs = {
+        f"{subject}-{one}" for subject, world in found for one in ((world,) if world else worlds)
+    }
+    return ",".join(sorted(pairs))
+
+
 def judge(mutant: Mutant | None, expression: str, enough: int) -> Verdict:
     """Run the contract on a copy, with the mutant in it if there is one."""
     began = time.monotonic()
@@ -151,6 +164,7 @@ def _run(copy: Path, files: list[str], expression: str, enough: int) -> tuple[in
     report.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", *files, "-q", "--no-header"]
     command += ["-k", f"({expression}) and not {SLOW}", f"--maxfail={enough}"]
+    command += [f"--subjects={subjects_of(expression.replace(ROUTERS, ''))}"]
     command += ["--timeout=60", f"--junitxml={report}", "-p", "no:cacheprovider"]
     command += ["-p", "no:randomly"]  # one figure for one state of the code
     done = subprocess.run(command, cwd=copy, capture_output=True, text=True)
