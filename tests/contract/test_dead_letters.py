@@ -68,9 +68,11 @@ async def test_no_limit_is_no_limit(mq: Client) -> None:
     assert await queue.dlq.get_messages() == []
 
 
-async def test_a_message_is_moved_to_the_dead_letters_with_its_reason(queue: AsyncQueue) -> None:
+async def test_a_message_is_moved_to_the_dead_letters_with_its_reason(
+    queue: AsyncQueue, harness: Harness
+) -> None:
     sent = await queue.send_messages([{"n": 1}, {"n": 2}])
-    first, second = sorted(await queue.get_messages(), key=lambda m: m.data["n"])
+    first, second = harness.in_order(await queue.get_messages(), key=lambda m: m.data["n"])
 
     assert await queue.move_to_dlq(first, "customer unknown ☠") == 1
     assert await queue.move_to_dlq(first, "twice") == 0

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from leanmq import AsyncQueue, BulkSendError, OutcomeUnknownError, Outgoing
 from leanmq.backends.streams.keys import queue_keys
 from leanmq.backends.streams.scripts import script
-from tests.contract.harness import IN_MEMORY, SERVERS, Client, Harness, drain
+from tests.contract.harness import IN_MEMORY, IN_ORDER, SERVERS, Client, Harness, drain
 from tests.support.faults import Trap
 
 on_servers = pytest.mark.on(*SERVERS)
@@ -45,6 +45,15 @@ async def test_a_second_send_stores_nothing_and_returns_the_first_ones_id(
     messages = await drain(queue, 2)
     assert {(m.id, m.data) for m in messages} == {(first, "first"), (other, "other")}
     assert await count(queue) == 0
+
+
+@pytest.mark.on(*IN_ORDER)  # elsewhere a dedup id counts in the shard, or target, of the key
+async def test_a_dedup_id_counts_for_the_whole_queue_whatever_the_key(queue: AsyncQueue) -> None:
+    first = await queue.send_message("first", dedup_id="order 7", key="k")
+
+    assert await queue.send_message("second", dedup_id="order 7") == first
+    assert await queue.send_message("third", dedup_id="order 7", key="other") == first
+    assert await count(queue) == 1
 
 
 async def test_a_second_bulk_send_stores_only_what_is_new(queue: AsyncQueue) -> None:

@@ -82,6 +82,26 @@ async def test_a_watch_ends_when_a_message_comes_and_takes_nothing(seam: Seam) -
     assert len((await seam.look(REFS[3])).deliveries) == 1
 
 
+@pytest.mark.parametrize("ref", REFS[1:4:2])
+async def test_a_watch_that_waits_is_woken_by_any_of_its_queues(seam: Seam, ref: QueueRef) -> None:
+    await seam.declared()
+    loop = asyncio.get_running_loop()
+    took: list[float] = []
+    for _ in range(3):  # the machine may be busy once, and not three times
+        marks = await seam.watched()
+        watching = asyncio.ensure_future(seam.watch(Watch(marks, 1.0)))
+        for _ in range(20):  # turns of the loop in which the watch begins to wait
+            await asyncio.sleep(0)
+        sent = loop.time()
+        await seam.send_one(ref)
+        assert list((await watching).awake) == [ref]
+        took.append(loop.time() - sent)
+        if took[-1] < 0.5:
+            return
+        await seam.look(ref)
+    raise AssertionError(f"it slept on, and looked when its time was over: {took}")
+
+
 async def test_what_comes_between_a_look_and_its_watch_is_not_missed(seam: Seam) -> None:
     await seam.declared()
     marks = await seam.watched()

@@ -123,6 +123,9 @@ async def test_the_backend_answers_and_tells_what_it_can(mq: Client, harness: Ha
         expected |= {"transactions_across_queues": False}
     assert isinstance(capabilities, Capabilities)
     assert found == expected
+    assert capabilities.max_batch == 1_000
+    if not harness.router:
+        assert capabilities.best_batch == 500
 
 
 async def test_a_queue_is_named_in_its_representation_and_secrets_are_not(

@@ -92,13 +92,17 @@ async def test_key_headers_and_message_id_stay_with_the_message(
     assert message.message_id == OPTIONS["message_id"]
 
 
-async def test_a_message_without_options_comes_without_them(queue: AsyncQueue) -> None:
+async def test_a_message_without_options_comes_without_them(
+    queue: AsyncQueue, harness: Harness
+) -> None:
     await queue.send_message("plain")
     await queue.send_message("one", message_id="a")
     await queue.send_message("none", headers={})
 
-    by_data = {message.data: message for message in await drain(queue, 3)}
-    plain, one, none = by_data["plain"], by_data["one"], by_data["none"]
+    sent = ["plain", "one", "none"]
+    messages = harness.in_order(await drain(queue, 3), key=lambda m: sent.index(m.data))
+    assert [message.data for message in messages] == sent
+    plain, one, none = messages
 
     assert (plain.key, plain.headers, plain.message_id) == (None, {}, None)
     assert (one.key, one.headers, one.message_id) == (None, {}, "a")

@@ -151,10 +151,10 @@ async def test_a_retry_with_delay_is_due_when_it_says(queue: AsyncQueue) -> None
 
 
 async def test_messages_delayed_differently_come_in_the_order_of_their_due_times(
-    queue: AsyncQueue,
+    queue: AsyncQueue, harness: Harness
 ) -> None:
     await queue.send_messages(["late", "soon"])
-    late, soon = sorted(await queue.get_messages(), key=lambda m: m.data)
+    late, soon = harness.in_order(await queue.get_messages(), key=lambda m: m.data)
     await queue.retry_messages(late, delay=0.6)
     await queue.retry_messages(soon, delay=0.3)
 
