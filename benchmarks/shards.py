@@ -112,9 +112,9 @@ def idle(ports: list[int], wait: float) -> bool:
         queue.declare()
         waiting = threading.Thread(target=queue.get_messages, kwargs={"timeout": wait + 2})
         waiting.start()
-        time.sleep(1.5)
+        time.sleep(1.5)  # past its first look, and the connections that it makes for that
         before = [proxy.trips for proxy in proxies]
-        time.sleep(wait)
+        time.sleep(wait)  # what is measured is what happens in so much time
         rates = [(proxy.trips - b) / wait for proxy, b in zip(proxies, before, strict=True)]
         waiting.join()
     shown = ", ".join(f"{rate:.2f}" for rate in rates)

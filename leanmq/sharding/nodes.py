@@ -11,10 +11,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import Any, Final, TypeAlias, TypeVar, cast
 
-from leanmq.backends.many import METHODS, AsyncManyQueues, ManyQueues, Watch
+from leanmq.backends.many import METHODS, AsyncManyQueues, ManyQueues, Watch, Watched
 from leanmq.backends.protocol import AsyncBackend, Backend, QueueRef
 from leanmq.errors import ClosedError, LeanMQError
-from leanmq.sharding.steps import Ask, Asks, Background, Plan, Sleep, Watching
+from leanmq.sharding.steps import TOGETHER, Ask, Asks, Background, Plan, Sleep, Watching
 
 __all__ = ["AsyncNodes", "Nodes"]
 
@@ -114,7 +114,12 @@ class Nodes:
             backend: Any = self._backends[node]
             return [_value(lambda: backend.watch(watch))]
         running = [self._joined(node, watch) for node, watch in step.watches]
-        wait(running, step.seconds, FIRST_COMPLETED)
+        ends, going = time.monotonic() + step.seconds, set(running)
+        while going:
+            left = max(0.0, ends - time.monotonic())
+            done, going = wait(going, left + TOGETHER, FIRST_COMPLETED)
+            if _over(ends - time.monotonic(), [future.result() for future in done]):
+                break
         return [future.result() if future.done() else None for future in running]
 
     def _joined(self, node: int, watch: Watch) -> Future[Any]:
@@ -230,7 +235,14 @@ class AsyncNodes:
             backend: Any = self._backends[node]
             return [await _awaited(lambda: backend.watch(watch))]
         running = [self._joined(node, watch) for node, watch in step.watches]
-        await asyncio.wait(running, timeout=step.seconds, return_when=asyncio.FIRST_COMPLETED)
+        ends, going = time.monotonic() + step.seconds, set(running)
+        while going:
+            left = max(0.0, ends - time.monotonic())
+            done, going = await asyncio.wait(
+                going, timeout=left + TOGETHER, return_when=asyncio.FIRST_COMPLETED
+            )
+            if _over(ends - time.monotonic(), [t.result() for t in done if not t.cancelled()]):
+                break
         return [task.result() if task.done() and not task.cancelled() else None for task in running]
 
     def _joined(self, node: int, watch: Watch) -> asyncio.Task[Any]:
@@ -256,6 +268,15 @@ class AsyncNodes:
         task = asyncio.get_running_loop().create_task(carry_out())
         self._plans.add(task)
         task.add_done_callback(self._plans.discard)
+
+
+def _over(left: float, ended: Sequence[Any]) -> bool:
+    """Whether to wait no longer for the other watches, now that these have ended."""
+    return left > TOGETHER or not ended or not all(map(_is_quiet, ended))
+
+
+def _is_quiet(ended: Any) -> bool:
+    return isinstance(ended, Watched) and not ended.awake
 
 
 def _method(backend: Any, request: Any) -> Callable[[], Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from leanmq.backends.protocol import (
     Exchange,
     Exchanged,
     Held,
+    QueueRef,
     Receive,
     Settlement,
     Verb,
@@ -23,7 +24,7 @@ from leanmq.backends.protocol import (
 from leanmq.errors import LeanMQError, QueueNotFoundError, UnreachableError
 from leanmq.sharding.names import inside, outside
 from leanmq.sharding.routing import Part, Route
-from leanmq.sharding.steps import Plan, Sleep, Watching
+from leanmq.sharding.steps import TOGETHER, Plan, Sleep, Watching
 from leanmq.sharding.whole import Whole
 
 __all__ = ["Receiving"]
@@ -132,7 +133,7 @@ class Receiving(Whole):
 
     def _receive(self, route: Route, receive: Receive, wait: float) -> Plan[Exchanged]:
         if route.vanished:
-            raise _vanished(route)
+            raise route.not_found()
         look = _Look(receive.count)
         if receive.brisk and not receive.recover and route.rich:
             yield from self._busy(route, receive, look, wait > 0)
@@ -225,7 +226,7 @@ class Receiving(Whole):
         if not look.deliveries:
             for error in errors:
                 if isinstance(error, QueueNotFoundError):
-                    raise _vanished(route)
+                    raise route.not_found()
         if errors and not look.marks:
             raise errors[0]
 
@@ -269,14 +270,33 @@ class Receiving(Whole):
         if not by_node or seconds <= 0:
             yield Sleep(max(0.0, seconds))
             return blind
-        watches = [(place, Watch(queues, seconds)) for place, queues in by_node.items()]
-        results: Sequence[Watched | LeanMQError | None] = yield Watching(watches, seconds)
-        for (place, _), result in zip(watches, results, strict=True):
-            if isinstance(result, LeanMQError) and len(self.nodes) > 1:
-                self.nodes[place].breaker.failed()
-        if any(isinstance(r, LeanMQError) for r in results) and len(self.nodes) == 1:
-            raise next(r for r in results if isinstance(r, LeanMQError))
-        return any(isinstance(r, Watched) and r.awake for r in results)
+        return (yield from self._until_awake(by_node, seconds))
+
+    def _until_awake(
+        self, by_node: Mapping[int, Sequence[tuple[QueueRef, str]]], seconds: float
+    ) -> Plan[bool]:
+        """Watch nodes until something came on one of them, or the time is over on all.
+
+        A watch that is joined may end before: it is begun anew, from the same marks, for what is
+        left.
+        """
+        ends = self.clock.monotonic() + seconds
+        left = seconds
+        while True:
+            watches = [(place, Watch(queues, left)) for place, queues in by_node.items()]
+            results: Sequence[Watched | LeanMQError | None] = yield Watching(watches, left)
+            if any(isinstance(result, Watched) and result.awake for result in results):
+                return True
+            errors = 0
+            for place, result in zip(by_node, results, strict=True):
+                if isinstance(result, LeanMQError):
+                    if len(self.nodes) == 1:
+                        raise result
+                    self.nodes[place].breaker.failed()
+                    errors += 1
+            left = ends - self.clock.monotonic()
+            if errors or left < TOGETHER:  # the next look will tell
+                return False
 
 
 def _shared(parts: Sequence[Part], look: _Look, *, whole: bool = False) -> list[tuple[Part, int]]:
@@ -286,12 +306,6 @@ def _shared(parts: Sequence[Part], look: _Look, *, whole: bool = False) -> list[
         parts = parts[:wanted]
     share, extra = divmod(wanted, len(parts))
     return [(part, share + (place < extra)) for place, part in enumerate(parts)]
-
-
-def _vanished(route: Route) -> QueueNotFoundError:
-    return QueueNotFoundError(
-        f"queue {route.name!r} is not on all of its nodes; declare it again", queue=route.name
-    )
 
 
 def _marked(delivery: Delivery, label: str) -> Delivery:

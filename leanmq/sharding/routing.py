@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -113,12 +114,18 @@ class Route:
             self.epochs.pop(old, None)
         return whole
 
+    def not_found(self) -> QueueNotFoundError:
+        """Some of it has vanished, or was never made."""
+        return QueueNotFoundError(
+            f"queue {self.name!r} is not on all of its nodes; declare it again", queue=self.name
+        )
+
     def settings(self, found: Settings) -> Settings:
         """The settings of the whole, from those of a part."""
         return attrs.evolve(found, slot=self.slot or found.slot, shards=self.shards)
 
 
-class Routing:
+class Routing(ABC):
     """The plans of a router. Shared by threads; what changes is replaced in one step."""
 
     kind = "router"
@@ -136,9 +143,9 @@ class Routing:
 
     # --- what the two kinds of routers differ in
 
+    @abstractmethod
     def route(self, name: str) -> Plan[Route]:
         """The parts of a queue; raises QueueNotFoundError."""
-        raise NotImplementedError
 
     def admit(self, node: Node) -> Plan[None]:
         """A node was reached, for the first time or again; raises if it is not what it was."""

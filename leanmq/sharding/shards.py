@@ -29,7 +29,7 @@ from leanmq.errors import (
     UnsupportedError,
 )
 from leanmq.sharding.figures import ShardStats
-from leanmq.sharding.hashing import shard_of
+from leanmq.sharding.hashing import shard_of_known
 from leanmq.sharding.names import fold, split_name
 from leanmq.sharding.placing import Placing
 from leanmq.sharding.routing import Part, Route, raise_first
@@ -58,7 +58,7 @@ class Sharding(Placing):
                     f"{node.capabilities.name} (node {node.name!r}) cannot keep records, which a "
                     f"{self.kind} needs; use a round-robin router, or the backends of LeanMQ"
                 )
-        parts = max(1, min(self.shards, 16))
+        parts = max(1, min(self.shards, 32))
         return attrs.evolve(
             found,
             transactions_across_queues=found.transactions_across_queues and len(self.nodes) == 1,
@@ -182,7 +182,7 @@ class Sharding(Placing):
             return None
         if len(route.parts) == 1:
             return route.parts[0]
-        return route.parts[shard_of(key, len(route.parts))]
+        return route.parts[shard_of_known(key, len(route.parts))]
 
     def spread(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final, TypeAlias
 
@@ -43,7 +44,7 @@ class Spreading(Receiving):
         """Send each message to its part."""
         route = yield from self.route(batch.queue.name)
         if route.vanished:
-            raise _vanished(route)
+            raise route.not_found()
         epochs = self._epochs(route, batch)
         results: Results = [None] * len(batch.messages)
         yield from self.spread(route, batch, epochs, results)
@@ -64,7 +65,7 @@ class Spreading(Receiving):
                     results[place] = yield from self.send(batch)
                     continue
                 if route.vanished:
-                    raise _vanished(route)
+                    raise route.not_found()
                 epoch = self._epochs(route, batch).get(part.label, 0)
             except LeanMQError as error:
                 results[place] = error
@@ -87,6 +88,7 @@ class Spreading(Receiving):
                     results[place] = answer
         return [result for result in results if result is not None]
 
+    @abstractmethod
     def spread(
         self,
         route: Route,
@@ -95,7 +97,6 @@ class Spreading(Receiving):
         results: Results,
     ) -> Plan[None]:
         """Fill in the results."""
-        raise NotImplementedError
 
     def _epochs(self, route: Route, batch: SendBatch) -> Mapping[str, int]:
         """What each part is told to be the epoch of its settings."""
@@ -154,9 +155,9 @@ class Spreading(Receiving):
 
     # --- transactions
 
+    @abstractmethod
     def fixed(self, route: Route, message: NewMessage) -> Part | None:
         """The part that a message must go to; None if any will do."""
-        raise NotImplementedError
 
     def transact(self, request: Transact) -> Plan[Sent]:
         """Carry it out on the node where all of it is; what can go anywhere goes there, too."""
@@ -264,9 +265,3 @@ def _behind(error: LeanMQError) -> LeanMQError:
     unsent.__cause__ = error.__cause__ or error
     unsent.queue = error.queue
     return unsent
-
-
-def _vanished(route: Route) -> QueueNotFoundError:
-    return QueueNotFoundError(
-        f"queue {route.name!r} is not on all of its nodes; declare it again", queue=route.name
-    )

@@ -6,13 +6,13 @@ The plans (``routing.py``) do no I/O and know neither threads nor asyncio; ``nod
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 import msgspec
 
 from leanmq.backends.many import Request, Watch
 
-__all__ = ["Ask", "Asks", "Background", "Plan", "Sleep", "Watching"]
+__all__ = ["TOGETHER", "Ask", "Asks", "Background", "Plan", "Sleep", "Watching"]
 
 T = TypeVar("T")
 
@@ -29,11 +29,16 @@ class Asks(msgspec.Struct, frozen=True):
     asks: Sequence[Ask]
 
 
+TOGETHER: Final = 0.05
+"""Seconds within which watches that began together end."""
+
+
 class Watching(msgspec.Struct, frozen=True):
-    """Wait until something came on one of the nodes, at most ``seconds``.
+    """Wait until something came on one of the nodes, or a watch ended early; about ``seconds``.
 
     Answered by a list: for each node what its watch returned, its error, or None if it still
-    goes on.
+    goes on. Watches that end with the time are all waited for: else the next wait would join one
+    that is about to end.
     """
 
     watches: Sequence[tuple[int, Watch]]
