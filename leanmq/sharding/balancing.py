@@ -149,13 +149,7 @@ class Balancing(Spreading):
         results: Results,
     ) -> Plan[None]:
         """Share messages out; what a target surely refused goes to another one."""
-        assigned: dict[str, Places] = {}
-        free: Places = []
-        for place, message in enumerate(batch.messages):
-            if message.terms is None or (part := self.fixed(route, message)) is None:
-                free.append(place)
-            else:
-                assigned.setdefault(part.label, []).append(place)
+        assigned, free = self.sort(route, batch)
         if assigned:
             yield from self.send_to(route, batch, epochs, assigned, results)
             self._judge_sends(route, assigned, results)

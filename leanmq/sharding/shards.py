@@ -33,7 +33,7 @@ from leanmq.sharding.hashing import shard_of_known
 from leanmq.sharding.names import fold, split_name
 from leanmq.sharding.placing import Placing
 from leanmq.sharding.routing import Part, Route, raise_first
-from leanmq.sharding.spreading import Places, Results
+from leanmq.sharding.spreading import Results
 from leanmq.sharding.steps import Asks, Plan
 from leanmq.sharding.tags import shard_tags
 
@@ -196,15 +196,7 @@ class Sharding(Placing):
         What a node that is out of reach surely did not store, and what no key binds to it, goes
         to another one.
         """
-        assigned: dict[str, Places] = {}
-        free: Places = []
-        if batch.shard >= 0:
-            assigned[str(batch.shard)] = list(range(len(batch.messages)))
-        for place, message in enumerate(batch.messages if not assigned else ()):
-            if message.terms is None or (part := self.fixed(route, message)) is None:
-                free.append(place)
-            else:
-                assigned.setdefault(part.label, []).append(place)
+        assigned, free = self.sort(route, batch)
         nodes = {part.node.place for part in route.parts}
         refused: set[int] = set()
         while assigned or (free and refused != nodes):

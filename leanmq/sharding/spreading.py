@@ -153,6 +153,19 @@ class Spreading(Receiving):
                         results[place] = _behind(last)
             left = {label: places for label, places in rest.items() if places}
 
+    def sort(self, route: Route, batch: SendBatch) -> tuple[dict[str, Places], Places]:
+        """The messages that are bound to a part, by its label; and those that can go anywhere."""
+        bound: dict[str, Places] = {}
+        if batch.shard >= 0:
+            return {str(batch.shard): list(range(len(batch.messages)))}, []
+        free: Places = []
+        for place, message in enumerate(batch.messages):
+            if message.terms is None or (part := self.fixed(route, message)) is None:
+                free.append(place)
+            else:
+                bound.setdefault(part.label, []).append(place)
+        return bound, free
+
     # --- transactions
 
     @abstractmethod
