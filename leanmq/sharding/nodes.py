@@ -136,7 +136,12 @@ class Nodes:
         thread = threading.Thread(
             target=self._carry_out, args=(key, watch, future), name="leanmq-watch", daemon=True
         )
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads, or the interpreter is about to end
+            with self._lock:
+                self._watches.pop(key, None)
+            raise
         return future
 
     def _carry_out(self, key: _Key, watch: Watch, future: Future[Any]) -> None:
