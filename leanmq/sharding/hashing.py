@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from hashlib import blake2b
 
-__all__ = ["MAX_SHARDS", "check_shards", "hash64", "shard_of", "shard_of_known"]
+__all__ = ["MAX_SHARDS", "check_shards", "hash64", "hash_of", "known_hash_of", "shard_of"]
 
 MAX_SHARDS = 4_096
 """Shards that one queue may have: a quarter of the slots of a cluster."""
@@ -42,6 +42,18 @@ def shard_of(key: str | bytes, shards: int) -> int:
         Traceback (most recent call last):
         TypeError: a key must be str or bytes, not int; write str(key) if that is what is meant
     """
+    if type(shards) is not int or not 1 <= shards <= MAX_SHARDS:
+        check_shards(shards)
+    return hash_of(key) % shards
+
+
+def hash_of(key: str | bytes) -> int:
+    """The hash of a key, 0 to 2**64 - 1, whatever the number of shards.
+
+    Raises:
+        TypeError: If the key is neither str nor bytes.
+        ValueError: If it has a lone surrogate.
+    """
     if isinstance(key, str):
         try:
             key = key.encode()
@@ -55,13 +67,11 @@ def shard_of(key: str | bytes, shards: int) -> int:
             f"a key must be str or bytes, not {type(key).__name__}; "
             f"write str(key) if that is what is meant"
         )
-    if type(shards) is not int or not 1 <= shards <= MAX_SHARDS:
-        check_shards(shards)
-    return hash64(key) % shards
+    return hash64(key)
 
 
-shard_of_known = lru_cache(maxsize=16_384)(shard_of)
-"""``shard_of`` for those who send: most keys come again, and a look-up is a tenth of the work."""
+known_hash_of = lru_cache(maxsize=16_384)(hash_of)
+"""``hash_of`` for those who send: most keys come again, and a look-up is a tenth of the work."""
 
 
 def hash64(data: bytes) -> int:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import zip_longest
-from typing import Any, Final
+from typing import Final
 
 import attrs
 from msgspec.structs import replace
@@ -143,9 +143,10 @@ class Receiving(Whole):
         result = look.result(route)
         if result.deliveries or result.more or result.buried or wait <= 0:
             return result
-        if (yield from self._watch(route, receive, look, wait)):
-            look = _Look(receive.count)
-            yield from self._all(route, receive, look, False)
+        asleep = self.clock.monotonic()
+        if awake := (yield from self._watch(route, receive, look, wait)):
+            look.soon -= self.clock.monotonic() - asleep
+            yield from self._deal(route, receive, look, self._in_turn(route, receive, awake), False)
             result = look.result(route)
         return result
 
@@ -170,16 +171,25 @@ class Receiving(Whole):
 
     def _all(self, route: Route, receive: Receive, look: _Look, watched: bool) -> Plan[None]:
         """Every part, each for its share; then those that have more, for what is left."""
-        turn = route.turn() % len(route.parts)
-        parts = [
-            part
-            for part in (*route.parts[turn:], *route.parts[:turn])
-            if part.label not in look.marks
-        ]
+        parts = [part for part in route.parts if part.label not in look.marks]
+        if parts:  # else all of them had plenty, and have nothing now
+            yield from self._deal(
+                route, receive, look, self._in_turn(route, receive, parts), watched
+            )
+
+    def _in_turn(self, route: Route, receive: Receive, parts: Sequence[Part]) -> list[Part]:
+        """Each time another one is the first; but those with suspects, who may have them."""
+        turn = route.turn() % len(parts)
+        parts = [*parts[turn:], *parts[:turn]]
         if receive.alone:
             parts.sort(key=lambda part: part.label not in route.suspects)
-        if parts:  # else all of them had plenty, and have nothing now
-            yield from self._some(route, receive, look, _shared(parts, look), watched)
+        return parts
+
+    def _deal(
+        self, route: Route, receive: Receive, look: _Look, parts: Sequence[Part], watched: bool
+    ) -> Plan[None]:
+        """Parts, each for its share; then those that have more, for what is left."""
+        yield from self._some(route, receive, look, _shared(parts, look), watched)
         while look.count < look.wanted and not receive.recover:
             parts = [part for part in parts if part.label in route.rich]
             if not parts:
@@ -251,10 +261,12 @@ class Receiving(Whole):
 
     # --- waiting
 
-    def _watch(self, route: Route, receive: Receive, look: _Look, wait: float) -> Plan[bool]:
-        """Wait until something may have come; whether it has."""
+    def _watch(
+        self, route: Route, receive: Receive, look: _Look, wait: float
+    ) -> Plan[Sequence[Part]]:
+        """Wait until something may have come; the parts where it may be, none if nothing came."""
         seconds = min(wait, _SLICE, look.soon)
-        by_node: dict[int, list[tuple[Any, str]]] = {}
+        by_node: dict[int, list[tuple[QueueRef, str]]] = {}
         blind = False
         for part in route.parts:
             node = part.node
@@ -269,13 +281,16 @@ class Receiving(Whole):
             seconds = min(seconds, _POLL)
         if not by_node or seconds <= 0:
             yield Sleep(max(0.0, seconds))
-            return blind
-        return (yield from self._until_awake(by_node, seconds))
+            return route.parts if blind else ()
+        awake = yield from self._until_awake(by_node, seconds)
+        return [part for part in route.parts if (part.node.place, part.queue) in awake]
 
     def _until_awake(
         self, by_node: Mapping[int, Sequence[tuple[QueueRef, str]]], seconds: float
-    ) -> Plan[bool]:
+    ) -> Plan[Collection[tuple[int, str]]]:
         """Watch nodes until something came on one of them, or the time is over on all.
+
+        Returns the places of nodes, and the queues there, in which something came.
 
         A watch that is joined may end before: it is begun anew, from the same marks, for what is
         left.
@@ -285,8 +300,14 @@ class Receiving(Whole):
         while True:
             watches = [(place, Watch(queues, left)) for place, queues in by_node.items()]
             results: Sequence[Watched | LeanMQError | None] = yield Watching(watches, left)
-            if any(isinstance(result, Watched) and result.awake for result in results):
-                return True
+            awake = {
+                (place, queue.name)
+                for place, result in zip(by_node, results, strict=True)
+                if isinstance(result, Watched)
+                for queue in result.awake
+            }
+            if awake:
+                return awake
             errors = 0
             for place, result in zip(by_node, results, strict=True):
                 if isinstance(result, LeanMQError):
@@ -296,7 +317,7 @@ class Receiving(Whole):
                     errors += 1
             left = ends - self.clock.monotonic()
             if errors or left < TOGETHER:  # the next look will tell
-                return False
+                return ()
 
 
 def _shared(parts: Sequence[Part], look: _Look, *, whole: bool = False) -> list[tuple[Part, int]]:

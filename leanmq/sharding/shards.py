@@ -29,7 +29,7 @@ from leanmq.errors import (
     UnsupportedError,
 )
 from leanmq.sharding.figures import ShardStats
-from leanmq.sharding.hashing import shard_of_known
+from leanmq.sharding.hashing import known_hash_of
 from leanmq.sharding.names import fold, split_name
 from leanmq.sharding.placing import Placing
 from leanmq.sharding.routing import Part, Route, raise_first
@@ -180,9 +180,8 @@ class Sharding(Placing):
         key = terms and (terms.key or terms.dedup_id)
         if not key:
             return None
-        if len(route.parts) == 1:
-            return route.parts[0]
-        return route.parts[shard_of_known(key, len(route.parts))]
+        parts = route.parts
+        return parts[known_hash_of(key) % len(parts)] if len(parts) > 1 else parts[0]
 
     def spread(
         self,

@@ -162,8 +162,10 @@ class Spreading(Receiving):
         for place, message in enumerate(batch.messages):
             if message.terms is None or (part := self.fixed(route, message)) is None:
                 free.append(place)
+            elif (places := bound.get(part.label)) is None:
+                bound[part.label] = [place]
             else:
-                bound.setdefault(part.label, []).append(place)
+                places.append(place)
         return bound, free
 
     # --- transactions

@@ -1,10 +1,18 @@
-"""What several looks at the parts of a queue come to."""
+"""What several looks at the parts of a queue come to, and how many there are."""
 
 from __future__ import annotations
 
-from leanmq.backends.protocol import Delivery, Exchanged, QueueRef, Receive
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from leanmq import LeanMQ
+from leanmq.backends.protocol import Delivery, Exchange, Exchanged, QueueRef, Receive
 from leanmq.clock import SystemClock
 from leanmq.sharding.breaker import Breaker
+from leanmq.sharding.nodes import Nodes
 from leanmq.sharding.receiving import _Look
 from leanmq.sharding.routing import Node, Part, Route
 
@@ -45,3 +53,36 @@ def test_a_suspect_stands_first() -> None:
     look.take(route, PARTS[1], ASKED, Exchanged((), [delivery("9-0", 3, suspect=True)]))
 
     assert look.result(route).deliveries[0].id == "1#9-0"
+
+
+def test_who_was_woken_looks_only_where_something_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[set[str]] = []
+    waits = threading.Event()
+    ask, watch = Nodes._ask, Nodes._watch
+
+    def asked(self: Nodes, asks: Sequence[Any]) -> list[Any]:
+        requests = [request for _, request in asks if isinstance(request, Exchange)]
+        if found := {receive.queue.name for r in requests for receive in r.receive}:
+            looks.append(found)
+        return ask(self, asks)
+
+    def watched(self: Nodes, step: Any) -> list[Any]:
+        waits.set()
+        return watch(self, step)
+
+    monkeypatch.setattr(Nodes, "_ask", asked)
+    monkeypatch.setattr(Nodes, "_watch", watched)
+    with LeanMQ("memory://") as mq:
+        queue = mq.sharded_queue("orders", shards=8)
+        queue.declare()
+        found: list[Any] = []
+        thread = threading.Thread(target=lambda: found.extend(queue.get_messages(timeout=30)))
+        thread.start()
+        assert waits.wait(10)
+
+        queue.send_message("there", key="ann")
+        thread.join(10)
+
+        assert [message.data for message in found] == ["there"]
+        assert len(looks[0]) == 8
+        assert looks[1:] == [{queue.shard_for("ann").name}]
