@@ -105,6 +105,19 @@ async def test_a_server_without_memory_takes_no_messages_and_gives_those_that_it
     assert {m.data for m in await drain(queue, 3)} == {"again", "held", "room again"}
 
 
+@pytest.mark.on(*SERVERS, "hash-redis", "round-redis", "hash-cluster")
+async def test_who_starts_beside_a_server_without_memory_can_consume(harness: Harness) -> None:
+    await harness.client().queue("orders").send_messages(range(9))
+
+    with states.out_of_memory(harness.servers):
+        late = harness.client().queue("orders")
+        async with asyncio.timeout(AT_ONCE):
+            assert (await late.get_info()).ready_messages == 9
+            messages = await drain(late, 9)
+
+        assert {message.data for message in messages} == set(range(9))
+
+
 @pytest.mark.on("redis", "sentinel", "cluster")
 async def test_a_queue_that_cannot_be_made_says_so(mq: Client, harness: Harness) -> None:
     await mq.ping()

@@ -127,14 +127,18 @@ class StreamOperations:
     def declare(self, request: Declare) -> Operation[Declared]:
         """Enter the queue in the registry, then make its keys in its own slot.
 
-        The first entry stays: it is the authority for the tag.
+        The first entry stays: it is the authority for the tag. What is there is not written again:
+        of a server that is full it may be read.
         """
-        entry = msgspec.json.encode({"tag": request.settings.slot or request.name, "kind": "queue"})
         registry = registry_key(self.prefix)
-        register = ("HSETNX", registry, request.name, entry)
         look = ("HGET", registry, request.name)
-        outcomes = yield Call((register, look), registry, idempotent=True)
-        _, found = (refusals.value(outcome, request.name) for outcome in outcomes)
+        outcomes = yield Call((look,), registry, idempotent=True)
+        found = refusals.value(outcomes[0], request.name)
+        if found is None:
+            entry = {"tag": request.settings.slot or request.name, "kind": "queue"}
+            register = ("HSETNX", registry, request.name, msgspec.json.encode(entry))
+            outcomes = yield Call((register, look), registry, idempotent=True)
+            _, found = (refusals.value(outcome, request.name) for outcome in outcomes)
         tag = self._tags[request.name] = _tag(found, request.name)
         keys = queue_keys(self.prefix, request.name, tag)
         asked = attrs.asdict(request.settings)

@@ -4,7 +4,8 @@
 -- ARGV: schema, then name and value of each setting
 -- Reply: {1 if anything was made, created_at in ms, epoch, name and value of each stored setting ...}
 -- Invariants: stored settings stay; groups start at 0, so nothing that waits is skipped; every
--- key exists afterwards (a script that names a missing key cannot run while its slot moves).
+-- key exists afterwards (a script that names a missing key cannot run while its slot moves); what is
+-- complete is not written to: whoever starts beside a full server must be able to consume.
 -- include: _shared
 
 local live, dead, meta = KEYS[1], KEYS[2], KEYS[11]
@@ -31,10 +32,11 @@ end
 
 -- Placeholders keep empty collections alive.
 for i = 3, 7, 2 do
-  redis.call('ZADD', KEYS[i], 'NX', '+inf', '~')
-  redis.call('HSETNX', KEYS[i + 1], '~', '')
+  if not redis.call('ZSCORE', KEYS[i], '~') then redis.call('ZADD', KEYS[i], '+inf', '~') end
 end
-for i = 9, 10 do redis.call('HSETNX', KEYS[i], '~', '') end
+for _, i in ipairs({4, 6, 8, 9, 10}) do
+  if redis.call('HEXISTS', KEYS[i], '~') == 0 then redis.call('HSET', KEYS[i], '~', '') end
+end
 
 -- A queue that is made again has another epoch than any before it.
 if not stored then
@@ -43,8 +45,12 @@ if not stored then
 end
 local reply = {made, redis.call('HGET', meta, 'created'), tonumber(redis.call('HGET', meta, 'epoch'))}
 for i = 2, #ARGV, 2 do
-  redis.call('HSETNX', meta, ARGV[i], ARGV[i + 1])
+  local value = redis.call('HGET', meta, ARGV[i])
+  if not value then
+    value = ARGV[i + 1]
+    redis.call('HSET', meta, ARGV[i], value)
+  end
   reply[#reply + 1] = ARGV[i]
-  reply[#reply + 1] = redis.call('HGET', meta, ARGV[i])
+  reply[#reply + 1] = value
 end
 return reply
