@@ -34,9 +34,9 @@ from leanmq.backends.protocol import (
 from leanmq.errors import LeanMQError
 from leanmq.sharding.balancing import Balancing
 from leanmq.sharding.figures import ShardStats
-from leanmq.sharding.members import Member, NodeOf, members_of, prefix_of
+from leanmq.sharding.members import Member, NodeOf, members_of, prefix_of, weights_of
 from leanmq.sharding.nodes import AsyncNodes
-from leanmq.sharding.placement import Placement, check_weights
+from leanmq.sharding.placement import Placement
 from leanmq.sharding.shards import SHARDS, Sharding
 from leanmq.sharding.steps import Plan
 from leanmq.sharding.tally import TargetStats
@@ -153,7 +153,7 @@ class AsyncConsistentHashRouter(_AsyncRouter):
         prefix: str | None = None,
         connection_timeout: float | None = None,
     ) -> None:
-        checked = check_weights(nodes, weights or {})
+        checked = weights_of(nodes, weights)
         members = members_of(nodes, prefix, connection_timeout, asynchronous=True)
         super().__init__(members, Sharding(checked, shards))
 
@@ -164,6 +164,10 @@ class AsyncConsistentHashRouter(_AsyncRouter):
     async def stats_by_shard(self, queue: str) -> Sequence[ShardStats]:
         """See ``leanmq.ConsistentHashRouter.stats_by_shard``."""
         return await self._do(self.routing.stats_by_shard(queue))
+
+    async def readmit(self, queue: str, node: str) -> bool:
+        """See ``leanmq.ConsistentHashRouter.readmit``."""
+        return await self._do(self.routing.readmit(queue, node))
 
     @classmethod
     def alone(cls, backend: AsyncBackend, name: str) -> AsyncConsistentHashRouter:
@@ -188,7 +192,7 @@ class AsyncRoundRobinRouter(_AsyncRouter):
         prefix: str | None = None,
         connection_timeout: float | None = None,
     ) -> None:
-        checked = check_weights(nodes, weights or {})
+        checked = weights_of(nodes, weights)
         members = members_of(nodes, prefix, connection_timeout, asynchronous=True)
         super().__init__(members, Balancing(checked, strategy))
 

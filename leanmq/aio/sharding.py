@@ -54,6 +54,10 @@ class AsyncShardedQueueHandle(AsyncQueueHandle[T], Generic[T]):
         """What is in each shard. See ``leanmq.ConsistentHashRouter.stats_by_shard``."""
         return await (await self._router()).stats_by_shard(self.name)
 
+    async def readmit(self, node: str) -> bool:
+        """Take in a node that lost its data. See ``leanmq.ConsistentHashRouter.readmit``."""
+        return await (await self._router()).readmit(self.name, node)
+
     async def _router(self) -> AsyncConsistentHashRouter:
         await drive_async(self._logic.core.open(), self._backend)
         assert isinstance(self._backend, AsyncConsistentHashRouter)

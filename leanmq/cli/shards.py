@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from leanmq.cli.asking import confirm
 from leanmq.cli.endings import masked
 from leanmq.cli.lazy import Group, option
 from leanmq.cli.output import Column
@@ -197,6 +198,30 @@ def plan(queue: str, added: Sequence[str], removed: Sequence[str], weighed: Sequ
     click.echo()
     moved = sum(row["count"] for row in rows)
     click.echo(f"{moved:,} of {counted(placement.shards, 'shard')} would move; nothing was changed")
+
+
+@command.command("readmit")
+@click.argument("queue", type=queue_name)
+@click.argument("node")
+@option("--yes", is_flag=True, help="Do not ask.")
+def readmit(queue: str, node: str, yes: bool) -> None:
+    """Take in a node that lost its data; its shards are made anew, empty. It asks first.
+
+    For after a PlacementError that says `without an id`, if what the node held is lost for good.
+    """
+    session = Session.current()
+    with session.client() as mq:
+        confirm(
+            f"Is what node {node!r} held of {queue!r} lost for good? If another server has its "
+            "messages, nobody will find them. Take the empty one in?",
+            yes=yes,
+        )
+        try:
+            done = mq.sharded_queue(queue).readmit(node)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+    says = "is taken in again" if done else "knows who it is: nothing was to be done"
+    session.output.say(f"node {node!r} {says}", {"queue": queue, "node": node, "changed": done})
 
 
 def _look(mq: LeanMQ, queue: str) -> tuple[Placement, Sequence[ShardStats]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Mapping
-from typing import Final
 
 from leanmq.backends.protocol import (
     Declare,
@@ -20,25 +19,17 @@ from leanmq.backends.protocol import (
     Stats,
 )
 from leanmq.clock import Clock
-from leanmq.errors import (
-    LeanMQError,
-    QueueFullError,
-    ServerStateError,
-    UnreachableError,
-)
+from leanmq.errors import LeanMQError
 from leanmq.sharding.balance import Strategy, strategy_of
 from leanmq.sharding.breaker import Breaker
 from leanmq.sharding.hashing import shard_of
 from leanmq.sharding.names import total
 from leanmq.sharding.routing import Node, Part, Route
-from leanmq.sharding.spreading import Places, Results, Spreading
+from leanmq.sharding.spreading import REFUSALS, Places, Results, Spreading, refused
 from leanmq.sharding.steps import Asks, Plan
 from leanmq.sharding.tally import Tally, TargetStats
 
 __all__ = ["Balancing"]
-
-_REFUSALS: Final = (UnreachableError, QueueFullError, ServerStateError)
-"""What a target says that takes no messages for now: another one may."""
 
 
 class Balancing(Spreading):
@@ -133,9 +124,9 @@ class Balancing(Spreading):
             return None
         return route.parts[shard_of(terms.key or terms.dedup_id, len(route.parts))]
 
-    def in_turn(self, route: Route, refused: Collection[int] = ()) -> Part:
+    def in_turn(self, route: Route, refusing: Collection[int] = ()) -> Part:
         """See ``Spreading.in_turn``, by the strategy."""
-        willing = [node for node in self.nodes if node.place not in refused]
+        willing = [node for node in self.nodes if node.place not in refusing]
         allowed = [node.name for node in willing if self.reachable(node)]
         allowed = allowed or [node.name for node in self.nodes]
         [(name, _)] = self.strategy.share(route.name, 1, allowed)
@@ -153,10 +144,10 @@ class Balancing(Spreading):
         if assigned:
             yield from self.send_to(route, batch, epochs, assigned, results)
             self._judge_sends(route, assigned, results)
-        refused: set[str] = set()
+        refusing: set[str] = set()
         while free:
             yield from self._ask_backlogs(route, batch.queue)
-            allowed = [node.name for node in self.nodes if self._allowed(node, refused)]
+            allowed = [node.name for node in self.nodes if self._allowed(node, refusing)]
             if not allowed:
                 self._none_left(free, results, route)
                 return
@@ -167,23 +158,18 @@ class Balancing(Spreading):
                 if self._taking[route.by_label[name].node.place].allows():
                     assigned[name] = places
                 else:  # another caller tries it just now
-                    refused.add(name)
+                    refusing.add(name)
             try:
                 yield from self.send_to(route, batch, epochs, assigned, results)
             except BaseException:
                 for name in assigned:
                     self._taking[route.by_label[name].node.place].abandon()
                 raise
-            refused |= self._judge_sends(route, assigned, results)
-            free = [
-                place
-                for place in free
-                if results[place] is None
-                or (isinstance(error := results[place], _REFUSALS) and not error.in_doubt)
-            ]
+            refusing |= self._judge_sends(route, assigned, results)
+            free = [p for p in free if results[p] is None or refused(results[p])]
 
-    def _allowed(self, node: Node, refused: Collection[str]) -> bool:
-        if node.name in refused or node.problem is not None:
+    def _allowed(self, node: Node, refusing: Collection[str]) -> bool:
+        if node.name in refusing or node.problem is not None:
             return False
         taking = self._taking[node.place]
         if taking.wants_probe():
@@ -194,7 +180,7 @@ class Balancing(Spreading):
         self, route: Route, assigned: Mapping[str, Places], results: Results
     ) -> set[str]:
         """Note what each target took; returns those that refuse."""
-        refused = set()
+        refusing = set()
         for name, places in assigned.items():
             errors = [r for place in places if isinstance(r := results[place], LeanMQError)]
             taking = self._taking[route.by_label[name].node.place]
@@ -205,14 +191,14 @@ class Balancing(Spreading):
                 taking.succeeded()
                 continue
             self.tally.failed(name, len(errors), errors[0])
-            if isinstance(errors[0], _REFUSALS):
+            if isinstance(errors[0], REFUSALS):
                 taking.failed()
-                refused.add(name)
+                refusing.add(name)
             elif errors[0].in_doubt:
                 taking.failed()
             else:
                 taking.succeeded()
-        return refused
+        return refusing
 
     def _none_left(self, places: Places, results: Results, route: Route) -> None:
         """Every target refuses: the message keeps the last refusal, if it got one."""

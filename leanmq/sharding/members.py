@@ -10,8 +10,17 @@ import attrs
 from leanmq.backends.registry import Options, describe, open_async_backend, open_backend
 from leanmq.compat import server_url
 from leanmq.policy.names import options_of
+from leanmq.sharding.weights import check_weights
 
-__all__ = ["Member", "NodeOf", "TargetOf", "members_of", "prefix_of", "targets_of"]
+__all__ = [
+    "Member",
+    "NodeOf",
+    "TargetOf",
+    "members_of",
+    "prefix_of",
+    "targets_of",
+    "weights_of",
+]
 
 NodeOf: TypeAlias = Any
 """A URL, a backend (``Backend`` or ``AsyncBackend``), or a client (``LeanMQ``, ``AsyncLeanMQ``)."""
@@ -34,6 +43,23 @@ class Member:
     display: str
     owned: bool
     prefix: str = ""
+
+
+def weights_of(
+    nodes: Mapping[str, NodeOf], weights: Mapping[str, float] | None
+) -> Mapping[str, float]:
+    """The weight of each node of a router.
+
+    Raises:
+        TypeError: if the nodes have no names, or a weight is no number.
+        ValueError: if a name or a weight cannot be.
+    """
+    if not isinstance(nodes, Mapping):
+        raise TypeError(
+            f"nodes is a {type(nodes).__name__}; give each a name, by which it is known from then "
+            "on: {'a': 'redis://...', 'b': 'redis://...'}"
+        )
+    return check_weights(nodes, weights)
 
 
 def members_of(

@@ -289,6 +289,29 @@ def describe_mismatch(stored: Mapping[str, str], found: Mapping[str, str | None]
     return f"{told or 'no difference'}\nstored: {before}\nfound:  {after}"
 
 
+def mismatch_cure(queue: str, stored: Mapping[str, str], found: Mapping[str, str | None]) -> str:
+    """What to do about what ``describe_mismatch`` tells, in one sentence.
+
+    Examples:
+        >>> print(mismatch_cure("orders", {"a": "1f", "b": "2e"}, {"a": "1f"}))
+        open it with nodes a, b, each by the name that is stored: its shards stay where they are
+    """
+    groups = _differences(stored, found)
+    empty = groups.pop("without an id")
+    if empty and not any(groups.values()):
+        return (
+            f"node {empty[0]} is empty, or new: open the deployment that has its shards; if what "
+            f"they held is lost for good, `leanmq shards readmit {queue} {empty[0]}` takes the "
+            "empty one in its place"
+        )
+    names = sorted(stored)
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return (
+        f"open it with {'node' if len(names) == 1 else 'nodes'} {', '.join(names[:_SHOWN])}{more}, "
+        "each by the name that is stored: its shards stay where they are"
+    )
+
+
 def _differences(
     stored: Mapping[str, str], found: Mapping[str, str | None]
 ) -> dict[str, list[str]]:

@@ -20,7 +20,7 @@ from leanmq.errors import (
     UnreachableError,
 )
 from leanmq.sharding.names import shard_name, split_name
-from leanmq.sharding.placement import Placement, describe_mismatch, propose
+from leanmq.sharding.placement import Placement, describe_mismatch, mismatch_cure, propose
 from leanmq.sharding.routing import Node, Part, Route, raise_first
 from leanmq.sharding.spreading import Spreading
 from leanmq.sharding.steps import Asks, Plan
@@ -80,22 +80,54 @@ class Placing(Spreading):
         for name, placement in list(self.placements.items()):
             self._check(name, placement)
 
-    def _check(self, name: str, placement: Placement) -> None:
-        """Raises PlacementError unless the nodes are those on which the shards are."""
+    def _check(self, name: str, placement: Placement, emptied: str | None = None) -> None:
+        """Raises PlacementError unless the nodes are those on which the shards are.
+
+        Of ``emptied`` it is known that it has no id any more.
+        """
         found = {node.name: self._ids.get(node.place) for node in self.nodes}
         for node in self.nodes:
             if node.place not in self._ids:  # never reached: nothing contradicts what is stored
                 found[node.name] = placement.nodes.get(node.name)
+        meant = found
+        if emptied is not None:
+            meant = found | {emptied: placement.nodes.get(emptied)}
         if len(placement.nodes) == len(found) == 1:  # what an only node is called is no matter
-            same = set(placement.nodes.values()) == set(found.values())
+            same = set(placement.nodes.values()) == set(meant.values())
         else:
-            same = placement.nodes == found
+            same = placement.nodes == meant
         if not same:
             raise PlacementError(
                 f"queue {name!r} has its {placement.shards} shards on other nodes than those that "
-                f"were opened\n{describe_mismatch(placement.nodes, found)}",
+                f"were opened\n{describe_mismatch(placement.nodes, found)}\n"
+                f"{mismatch_cure(name, placement.nodes, found)}",
                 queue=name,
             )
+
+    def readmit(self, queue: str, name: str) -> Plan[bool]:
+        """Give a node that lost its data the id that is stored for it; whether it had none."""
+        node = next((node for node in self.nodes if node.name == name), None)
+        if node is None:
+            known = ", ".join(sorted(node.name for node in self.nodes))
+            raise ValueError(f"there is no node {name!r}; there are {known}")
+        if not self._ids:
+            yield from self.open()
+        texts, errors = yield from self._records(queue)
+        found = [self._decoded(queue, self.nodes[p], text) for p, text in texts.items() if text]
+        if not found:
+            raise errors[0] if errors else _not_sharded(queue)
+        if node.place not in texts:
+            raise self.out_of_reach(node)
+        placement = max(found, key=lambda one: one.epoch)
+        nameless = self._ids[node.place] is None
+        if nameless:
+            self._check(queue, placement, emptied=name)
+            [answer] = yield Asks([(node.place, Record(_IDENTITY, placement.nodes[name]))])
+            if isinstance(answer, LeanMQError):
+                raise self.named(answer, node)
+            self._identify(node, answer.value)
+        yield from self._stored(queue)  # compares all nodes, and writes the placement there
+        return nameless
 
     # --- which shard is where
 
@@ -136,9 +168,7 @@ class Placing(Spreading):
             yield from self.open()
         stored = yield from self._stored(queue)
         if stored is None:
-            raise QueueNotFoundError(
-                f"queue {queue!r} does not exist, or is not in shards", queue=queue
-            )
+            raise _not_sharded(queue)
         return stored
 
     def _forget_routes(self, queue: str) -> None:
@@ -196,7 +226,7 @@ class Placing(Spreading):
             self._identify(node, identity.value)
             texts[node.place] = stored.value
         if not nodes:
-            errors.append(self.named(_unreached(), self.nodes[0]))
+            errors.append(self.out_of_reach(self.nodes[0]))
         return texts, errors
 
     def _decoded(self, queue: str, node: Node, text: str) -> Placement:
@@ -226,8 +256,8 @@ class Placing(Spreading):
             return stored
         for node in self.nodes:
             if node.place not in self._ids or not self.reachable(node):
-                raise self.named(
-                    _unreached(f"queue {queue!r} is new, and is placed on all nodes at once"), node
+                raise self.out_of_reach(
+                    node, f"queue {queue!r} is new, and is placed on all nodes at once"
                 )
         ids = yield from self._ask_ids(partial(secrets.token_hex, 8))
         slot = settings.slot or queue
@@ -277,7 +307,5 @@ class Placing(Spreading):
         return answers
 
 
-def _unreached(what: str = "") -> LeanMQError:
-    from leanmq.errors import ConnectionError  # not above: it loads redis-py
-
-    return ConnectionError(f"it is not in reach{': ' if what else ''}{what}")
+def _not_sharded(queue: str) -> LeanMQError:
+    return QueueNotFoundError(f"queue {queue!r} does not exist, or is not in shards", queue=queue)

@@ -57,6 +57,10 @@ class ShardedQueueHandle(QueueHandle[T], Generic[T]):
         """What is in each shard. See ``leanmq.ConsistentHashRouter.stats_by_shard``."""
         return self._router().stats_by_shard(self.name)
 
+    def readmit(self, node: str) -> bool:
+        """Take in a node that lost its data. See ``leanmq.ConsistentHashRouter.readmit``."""
+        return self._router().readmit(self.name, node)
+
     def _router(self) -> ConsistentHashRouter:
         drive(self._logic.core.open(), self._backend)
         assert isinstance(self._backend, ConsistentHashRouter)

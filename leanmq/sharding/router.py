@@ -34,9 +34,9 @@ from leanmq.backends.protocol import (
 from leanmq.errors import LeanMQError
 from leanmq.sharding.balancing import Balancing
 from leanmq.sharding.figures import ShardStats
-from leanmq.sharding.members import Member, NodeOf, members_of, prefix_of
+from leanmq.sharding.members import Member, NodeOf, members_of, prefix_of, weights_of
 from leanmq.sharding.nodes import Nodes
-from leanmq.sharding.placement import Placement, check_weights
+from leanmq.sharding.placement import Placement
 from leanmq.sharding.shards import SHARDS, Sharding
 from leanmq.sharding.steps import Plan
 from leanmq.sharding.tally import TargetStats
@@ -177,7 +177,7 @@ class ConsistentHashRouter(_Router):
         prefix: str | None = None,
         connection_timeout: float | None = None,
     ) -> None:
-        checked = check_weights(nodes, weights or {})
+        checked = weights_of(nodes, weights)
         members = members_of(nodes, prefix, connection_timeout)
         super().__init__(members, Sharding(checked, shards))
 
@@ -210,6 +210,24 @@ class ConsistentHashRouter(_Router):
             [('a', 0), ('a', 1)]
         """
         return self._do(self.routing.stats_by_shard(queue))
+
+    def readmit(self, queue: str, node: str) -> bool:
+        """Take in a node that lost its data, in place of what it was.
+
+        Programs that run and know the node do so by themselves. Those that start cannot tell an
+        empty server from a wrong one: say so only if what the node held is lost for good, since
+        its shards are made anew, and whatever another server holds of them is found by nobody.
+
+        Returns:
+            Whether it had to be done.
+
+        Raises:
+            QueueNotFoundError: if no node knows the queue.
+            PlacementError: if the node is not empty but another one, or others differ as well.
+            ConnectionError: if the node is out of reach.
+            ValueError: if there is no such node.
+        """
+        return self._do(self.routing.readmit(queue, node))
 
     @classmethod
     def alone(cls, backend: Backend, name: str) -> ConsistentHashRouter:
@@ -258,7 +276,7 @@ class RoundRobinRouter(_Router):
         prefix: str | None = None,
         connection_timeout: float | None = None,
     ) -> None:
-        checked = check_weights(nodes, weights or {})
+        checked = weights_of(nodes, weights)
         members = members_of(nodes, prefix, connection_timeout)
         super().__init__(members, Balancing(checked, strategy))
 

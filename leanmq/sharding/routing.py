@@ -50,6 +50,7 @@ class Node:
         breaker: Whether it can be reached.
         capabilities: What it can do; None until it was reached first.
         problem: Why it must not be asked, although it can be reached.
+        trouble: Why it could not be reached, when that was tried last.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Node:
     breaker: Breaker
     capabilities: Capabilities | None = None
     problem: LeanMQError | None = None
+    trouble: LeanMQError | None = None
 
 
 @attrs.frozen
@@ -171,6 +173,7 @@ class Routing(ABC):
                 errors[node.place] = self.named(answer, node)
                 if not isinstance(answer, UnreachableError):
                     raise errors[node.place]
+                node.trouble = answer
                 node.breaker.failed()
                 continue
             try:
@@ -236,7 +239,9 @@ class Routing(ABC):
         ok = False
         try:
             [answer] = yield Asks([(node.place, "open")])
-            if not isinstance(answer, LeanMQError):
+            if isinstance(answer, LeanMQError):
+                node.trouble = answer
+            else:
                 try:
                     yield from self.admit(node)
                 except UnreachableError:
@@ -268,8 +273,7 @@ class Routing(ABC):
                 node.breaker.abandon()
             raise
         results: list[Any] = [
-            next(answers) if part.node.place in usable else _out_of_reach(part.node)
-            for part, _ in asks
+            next(answers) if part.node.place in usable else _unasked(part.node) for part, _ in asks
         ]
         if len(self.nodes) > 1:
             self._judge(usable.values(), asks, results)
@@ -281,12 +285,13 @@ class Routing(ABC):
     ) -> None:
         """Note which nodes answered."""
         down = {
-            part.node.place
+            part.node.place: trouble
             for (part, _), result in zip(asks, results, strict=True)
-            if isinstance(_trouble(result), UnreachableError | OutcomeUnknownError)
+            if isinstance(trouble := _trouble(result), UnreachableError | OutcomeUnknownError)
         }
         for node in asked:
             if node.place in down:
+                node.trouble = down[node.place]
                 node.breaker.failed()
             elif node.breaker.state != "closed":
                 node.breaker.succeeded()
@@ -312,6 +317,10 @@ class Routing(ABC):
             if isinstance(result, QueueNotFoundError):
                 route.vanished = True
             results[place] = by_name(result, part)
+
+    def out_of_reach(self, node: Node, why: str = "") -> LeanMQError:
+        """What is said for a node that has to be asked, and is out of reach."""
+        return self.named(_unasked(node, why and f"it is out of reach, and {why}"), node)
 
     def named(
         self,
@@ -348,13 +357,16 @@ def raise_first(results: Iterable[Any]) -> None:
         raise errors[0]
 
 
-def _out_of_reach(node: Node) -> LeanMQError:
+def _unasked(node: Node, why: str = "") -> LeanMQError:
     """What is said for a node that is not asked."""
     if node.problem is not None:
         return node.problem
     from leanmq.errors import ConnectionError  # not above: it loads redis-py
 
-    return ConnectionError("it did not answer a moment ago, and is being probed")
+    why = why or "it did not answer a moment ago, and is being probed"
+    error = ConnectionError(f"{why}: {node.trouble}" if node.trouble else why)
+    error.__cause__ = node.trouble
+    return error
 
 
 def _trouble(result: Any) -> LeanMQError | None:

@@ -19,13 +19,11 @@ from leanmq.backends.protocol import (
     NewMessage,
     QueueRef,
     SendBatch,
-    SendResult,
     Stats,
 )
 from leanmq.errors import (
     LeanMQError,
     QueueNotFoundError,
-    UnreachableError,
     UnsupportedError,
 )
 from leanmq.sharding.figures import ShardStats
@@ -33,7 +31,7 @@ from leanmq.sharding.hashing import known_hash_of
 from leanmq.sharding.names import fold, split_name
 from leanmq.sharding.placing import Placing
 from leanmq.sharding.routing import Part, Route, raise_first
-from leanmq.sharding.spreading import Results
+from leanmq.sharding.spreading import Results, refused
 from leanmq.sharding.steps import Asks, Plan
 from leanmq.sharding.tags import shard_tags
 
@@ -192,31 +190,26 @@ class Sharding(Placing):
     ) -> Plan[None]:
         """Keyed messages go to their shards, the others in runs to shards in reach, in turn.
 
-        What a node that is out of reach surely did not store, and what no key binds to it, goes
-        to another one.
+        What a node refused (it is out of reach, or full), and what no key binds to it, goes to
+        another one.
         """
         assigned, free = self.sort(route, batch)
         nodes = {part.node.place for part in route.parts}
-        refused: set[int] = set()
-        while assigned or (free and refused != nodes):
+        refusing: set[int] = set()
+        while assigned or (free and refusing != nodes):
             if free:
                 runs = min(len(route.parts), max(1, len(free) // _RUN))
                 size = -(-len(free) // runs)
                 for first in range(0, len(free), size):
-                    label = self.in_turn(route, refused).label
+                    label = self.in_turn(route, refusing).label
                     run = free[first : first + size]
                     assigned[label] = sorted([*assigned.get(label, ()), *run])
             yield from self.send_to(route, batch, epochs, assigned, results)
-            free = [place for place in free if _not_reached(results[place])]
+            free = [place for place in free if refused(results[place])]
             left = set(free)
-            refused |= {
+            refusing |= {
                 route.by_label[label].node.place
                 for label, places in assigned.items()
                 if not left.isdisjoint(places)
             }
             assigned = {}
-
-
-def _not_reached(result: SendResult | None) -> bool:
-    """Whether the node was out of reach, and so surely has not stored the message."""
-    return isinstance(result, UnreachableError) and not result.in_doubt

@@ -19,22 +19,33 @@ from leanmq.backends.protocol import (
 from leanmq.errors import (
     CrossSlotTransactionError,
     LeanMQError,
+    QueueFullError,
     QueueNotFoundError,
+    ServerStateError,
     StaleSettingsError,
     TransactionError,
+    UnreachableError,
 )
 from leanmq.sharding.names import outside
 from leanmq.sharding.receiving import Receiving
 from leanmq.sharding.routing import Part, Route
 from leanmq.sharding.steps import Plan
 
-__all__ = ["Places", "Results", "Spreading"]
+__all__ = ["REFUSALS", "Places", "Results", "Spreading", "refused"]
+
+REFUSALS: Final = (UnreachableError, QueueFullError, ServerStateError)
+"""What a node says that takes no messages for now: another one may."""
 
 _CHUNK: Final = 500
 """Messages that one part is sent at once: longer scripts would keep others waiting."""
 
 Places: TypeAlias = list[int]
 Results: TypeAlias = "list[SendResult | None]"
+
+
+def refused(result: SendResult | None) -> bool:
+    """Whether the node surely has not stored the message, and another one may."""
+    return isinstance(result, REFUSALS) and not result.in_doubt
 
 
 class Spreading(Receiving):
@@ -48,9 +59,9 @@ class Spreading(Receiving):
         epochs = self._epochs(route, batch)
         results: Results = [None] * len(batch.messages)
         yield from self.spread(route, batch, epochs, results)
-        refused = [r for r in results if isinstance(r, QueueNotFoundError | StaleSettingsError)]
-        if len(refused) == len(results):
-            raise refused[0]
+        stale = [r for r in results if isinstance(r, QueueNotFoundError | StaleSettingsError)]
+        if len(stale) == len(results):
+            raise stale[0]
         return Sent([result for result in results if result is not None])
 
     def together(self, batches: Sequence[SendBatch]) -> Plan[Sequence[Sent | LeanMQError]]:
@@ -246,11 +257,11 @@ class Spreading(Receiving):
             return next(iter(nodes.values()))
         return self.in_turn(routes[0])
 
-    def in_turn(self, route: Route, refused: Collection[int] = ()) -> Part:
+    def in_turn(self, route: Route, refusing: Collection[int] = ()) -> Part:
         """A part in reach, in turn; not on one of these nodes, unless there are no others."""
         turn = route.turn() % len(route.parts)
         parts = (*route.parts[turn:], *route.parts[:turn])
-        willing = [part for part in parts if part.node.place not in refused] or parts
+        willing = [part for part in parts if part.node.place not in refusing] or parts
         return next((part for part in willing if self.reachable(part.node)), willing[0])
 
     def _free(self, route: Route, home: Part, bound: Mapping[tuple[str, str], Part]) -> Part:

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 EVERY = """
     demo; queues; queues list; queues info; queues watch; send; peek; purge;
     dlq; dlq list; dlq show; dlq requeue; dlq purge; shards; shards show;
-    shards plan; url; config; ping
+    shards plan; shards readmit; url; config; ping
 """
 EVERY_COMMAND = [path.strip() for path in EVERY.split(";")]
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from leanmq import LeanMQ, Outgoing
+from leanmq.backends.many import ManyQueues, Record
+from leanmq.backends.registry import Options, open_backend
 from leanmq.sharding.hashing import shard_of
 from tests.cli.conftest import Run, documents
 from tests.support import running
@@ -231,6 +233,41 @@ def test_a_plan_that_cannot_be_is_wrong_usage(
     assert result.exit_code == 2
     assert problem in result.stderr
     assert SECRET not in result.output
+
+
+# --- a node that lost its data
+
+
+def test_a_node_that_lost_its_data_is_taken_in_by_a_command(
+    bare: Run, over_nodes: LeanMQ, tmp_path: Path
+) -> None:
+    forget_node(f"memory://{tmp_path.name}-b")
+
+    refused = bare("shards", "orders")
+    unanswered = bare("shards", "readmit", "orders", "b", input="y\n")  # a pipe cannot answer
+    unknown = bare("shards", "readmit", "orders", "x", "--yes")
+    done = bare("shards", "readmit", "orders", "b", "--yes")
+    again = bare("shards", "readmit", "orders", "b", "--yes", "--json")
+    shown = bare("shards", "orders")
+
+    assert refused.exit_code == 1
+    assert "without an id: b" in refused.stderr
+    assert "`leanmq shards readmit orders b`" in refused.stderr
+    assert (unanswered.exit_code, "give --yes" in unanswered.stderr) == (2, True)
+    assert (unknown.exit_code, "there are a, b" in unknown.stderr) == (2, True)
+    assert done.stdout == "node 'b' is taken in again\n"
+    assert documents(again) == [{"queue": "orders", "node": "b", "changed": False}]
+    assert shown.exit_code == 0
+
+
+def forget_node(url: str) -> None:
+    """Take away what says which node a deployment is, and where shards are."""
+    node = open_backend(url, None, Options())
+    assert isinstance(node, ManyQueues)
+    for name in ("#node", "orders"):
+        stored = node.record(Record(name)).value
+        assert node.record(Record(name, expected=stored, forget=True)).value is None
+    node.close()
 
 
 # --- the other commands

@@ -219,6 +219,15 @@ async def test_targets_that_cannot_be_are_refused_at_once(harness: Harness) -> N
         await result
 
 
+@pytest.mark.parametrize("nodes", [["memory://a"], "memory://a", None])
+async def test_nodes_without_names_are_refused_at_once(harness: Harness, nodes: Any) -> None:
+    for front in ("ConsistentHashRouter", "RoundRobinRouter"):
+        with pytest.raises(TypeError, match=r"nodes is a \w+; give each a name"):
+            kind(harness, front)(nodes)
+    with pytest.raises(TypeError, match=r"nodes is a \w+; give each a name"):
+        kind(harness, "ShardedQueue")("orders", nodes)
+
+
 # --- queues in shards
 
 

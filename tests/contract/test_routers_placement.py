@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from leanmq import PlacementError, QueueSettingsError
+from leanmq import PlacementError, QueueNotFoundError, QueueSettingsError
 from leanmq.sharding.placement import Placement
 from tests.contract.harness import Client, Harness, drain
+from tests.contract.test_shard_figures import ask
 
 pytestmark = pytest.mark.on("hash-memory", "hash-redis")
 
@@ -68,6 +69,7 @@ async def test_other_nodes_are_refused_at_every_call_and_strand_nothing(
         assert identity is not None
         assert lines[2].startswith("stored: a=" + identity[:8])
         assert lines[3].startswith("found:")
+        assert ("nodes a, b" if kind != "other" else "leanmq shards readmit orders b") in lines[4]
 
     assert (await queue.get_info()).message_count == 20
     assert sorted(m.data for m in await drain(queue, 20)) == list(range(20))
@@ -232,6 +234,58 @@ async def test_who_does_not_know_a_node_that_was_emptied_is_refused_and_harms_no
     await fresh.send_message(80, key="k")
     found = [m.data for m in await drain(queue, (await queue.get_info()).message_count)]
     assert set(found) >= set(range(40, 81))
+
+
+async def readmitted(
+    harness: Harness, nodes: Mapping[str, str], node: str, queue: str = "orders"
+) -> bool:
+    """Whether a router over these nodes had to take one of them in."""
+    router = harness.router_backend(nodes)
+    try:
+        done: bool = await ask(harness, router.readmit, queue, node)
+    finally:
+        await ask(harness, router.close)
+    return done
+
+
+async def test_a_node_that_nobody_knows_any_more_is_taken_in_when_somebody_says_so(
+    harness: Harness,
+) -> None:
+    await harness.client().queue("orders").send_messages(range(40), key=str)
+    ids, placements = await harness.recorded(IDENTITY), await harness.recorded("orders")
+    await harness.empty(1)
+    fresh = harness.client().queue("orders")
+
+    assert await readmitted(harness, harness.nodes, "node1") is True
+    assert await readmitted(harness, harness.nodes, "node1") is False
+
+    assert await harness.recorded(IDENTITY) == ids
+    assert await harness.recorded("orders") == placements
+    await fresh.send_messages(range(40, 80), key=str)
+    found = [m.data for m in await drain(fresh, (await fresh.get_info()).message_count)]
+    assert set(range(40, 80)) <= set(found) <= set(range(80))
+
+
+async def test_who_is_not_empty_or_not_alone_in_being_another_is_not_taken_in(
+    harness: Harness,
+) -> None:
+    first, second, third = harness.urls
+    await on(harness, {"a": first, "b": second}).queue("orders").send_messages(range(20), key=str)
+    before = [await harness.recorded(name) for name in (IDENTITY, "orders")]
+
+    for nodes, node, told in (
+        ({"a": third, "b": first}, "a", "renamed: a to b"),
+        ({"a": second, "b": third}, "a", "renamed: b to a"),
+        ({"a": first, "b": second, "c": third}, "c", "extra: c"),
+    ):
+        with pytest.raises(PlacementError, match=told):
+            await readmitted(harness, nodes, node)
+    with pytest.raises(ValueError, match="no node 'x'; there are a, b"):
+        await readmitted(harness, {"a": first, "b": second}, "x")
+    with pytest.raises(QueueNotFoundError, match="'parcels'"):
+        await readmitted(harness, {"a": first, "b": second}, "a", "parcels")
+
+    assert [await harness.recorded(name) for name in (IDENTITY, "orders")] == before
 
 
 # --- deleted, and made anew

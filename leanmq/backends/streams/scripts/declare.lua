@@ -35,7 +35,7 @@ for i = 3, 7, 2 do
   if not redis.call('ZSCORE', KEYS[i], '~') then redis.call('ZADD', KEYS[i], '+inf', '~') end
 end
 for _, i in ipairs({4, 6, 8, 9, 10}) do
-  if redis.call('HEXISTS', KEYS[i], '~') == 0 then redis.call('HSET', KEYS[i], '~', '') end
+  if not redis.call('HGET', KEYS[i], '~') then redis.call('HSET', KEYS[i], '~', '') end
 end
 
 -- A queue that is made again has another epoch than any before it.
