@@ -15,7 +15,7 @@ import fakeredis
 import pytest
 import time_machine
 
-from leanmq import AsyncLeanMQ, LeanMQ, Queue
+from leanmq import AsyncLeanMQ, LeanMQ, Queue, ShardedQueue
 from leanmq.backends import hub as hubs
 from leanmq.backends import memory
 from leanmq.backends.hub import LocalHub
@@ -163,6 +163,19 @@ def test_a_thread_that_waits_looks_again_at_once(
         orders.send_message("tea", delay=300)
         waiting = pool.submit(orders.get_messages, timeout=500)
         wait_until(lambda: waiters(url), 10, "the consumer to wait")
+
+        clock.advance(301)
+
+        assert [message.data for message in waiting.result(timeout=10)] == ["tea"]
+
+
+def test_who_waits_for_shards_on_several_nodes_has_what_falls_due(clock: ManualClock) -> None:
+    urls = {"a": "memory://shards-a", "b": "memory://shards-b"}
+    orders: ShardedQueue[str]
+    with ShardedQueue("orders", urls, shards=4) as orders, ThreadPoolExecutor(1) as pool:
+        orders.send_message("tea", delay=300)
+        waiting = pool.submit(orders.get_messages, timeout=500)
+        wait_until(lambda: all(map(waiters, urls.values())), 10, "the consumer to wait")
 
         clock.advance(301)
 
