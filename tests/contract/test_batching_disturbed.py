@@ -300,7 +300,6 @@ async def test_a_killed_server_that_comes_back_has_each_message_once(
     queue: AsyncQueue, harness: Harness
 ) -> None:
     await warmed_up(queue)
-    harness.servers.config_set("appendfsync", "always")
     futures: list[Any] = []
     stop = asyncio.Event()
 
@@ -349,7 +348,7 @@ async def test_what_is_surely_not_stored_fails_when_its_time_is_over(harness: Ha
     client = harness.client(deadline=0.6, connection_timeout=0.3)
     queue = client.queue("orders")
     await warmed_up(queue)
-    await asyncio.to_thread(harness.servers.kill_primary)
+    await harness.kill(0)
     async with queue.batching(max_batch=2, linger=0) as producer:
         began = time.monotonic()
         plain = await send_all(producer, range(6))
@@ -370,7 +369,7 @@ async def test_closing_is_over_in_time_while_the_server_is_away(
     queue: AsyncQueue, harness: Harness
 ) -> None:
     await warmed_up(queue)
-    await asyncio.to_thread(harness.servers.kill_primary)
+    await harness.kill(0)
     producer = queue.batching()
     futures = await send_all(producer, range(3), key="k")
     async with asyncio.timeout(5):

@@ -159,8 +159,6 @@ async def test_sends_go_on_when_a_server_is_killed_and_it_gets_its_share_back(
     queue = router.mq.queue("orders")
     await queue.declare()
     server = harness.topologies[1]
-    # With everysec a write may wait for an fsync under way, and its reply does not wait for it.
-    await asyncio.to_thread(server.config_set, "appendfsync", "always")
     async with load(queue) as log:
         await more(log, 200)
         killed = time.monotonic()
