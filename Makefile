@@ -37,7 +37,7 @@ demo: $(INSTALLED) ## A shop in ten seconds; then 1,000 orders, in memory and on
 	$(RUN) examples.demo
 
 # These tests wait more than they compute, hence more workers than cores.
-quick: $(INSTALLED) ## Unit tests, and the contract in memory: under 20 s, no server needed
+quick: $(INSTALLED) ## Unit tests, and the contract in memory: about 40 s, no server needed
 	$(RUN) pytest tests/contract tests/unit tests/fundamentals tests/docs -q -n 6 --dist worksteal \
 		--ignore=tests/unit/test_typing.py --ignore=tests/unit/servers \
 		--subjects=memory-asyncio -k 'not ($(LONG))'

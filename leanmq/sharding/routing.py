@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, Final, TypeVar
 
 import attrs
@@ -90,6 +90,8 @@ class Route:
     slot: str | None = None
     shards: int | None = None
     by_label: Mapping[str, Part] = attrs.field(init=False)
+    places: Set[int] = attrs.field(init=False)
+    """Of the nodes on which parts are."""
     epochs: dict[int, Mapping[str, int]] = attrs.field(factory=dict)
     """The epoch of each part's settings, by that of the whole."""
     vanished: bool = False
@@ -103,6 +105,7 @@ class Route:
 
     def __attrs_post_init__(self) -> None:
         self.by_label = {part.label: part for part in self.parts}
+        self.places = frozenset(part.node.place for part in self.parts)
 
     def turn(self) -> int:
         """A number that no other caller gets."""

@@ -194,9 +194,8 @@ class Sharding(Placing):
         another one.
         """
         assigned, free = self.sort(route, batch)
-        nodes = {part.node.place for part in route.parts}
         refusing: set[int] = set()
-        while assigned or (free and refusing != nodes):
+        while assigned or (free and refusing != route.places):
             if free:
                 runs = min(len(route.parts), max(1, len(free) // _RUN))
                 size = -(-len(free) // runs)

@@ -259,10 +259,15 @@ class Spreading(Receiving):
 
     def in_turn(self, route: Route, refusing: Collection[int] = ()) -> Part:
         """A part in reach, in turn; not on one of these nodes, unless there are no others."""
-        turn = route.turn() % len(route.parts)
-        parts = (*route.parts[turn:], *route.parts[:turn])
-        willing = [part for part in parts if part.node.place not in refusing] or parts
-        return next((part for part in willing if self.reachable(part.node)), willing[0])
+        parts, turn = route.parts, route.turn()
+        willing = None
+        for number in range(turn, turn + len(parts)):
+            part = parts[number % len(parts)]
+            if part.node.place not in refusing:
+                if self.reachable(part.node):
+                    return part
+                willing = willing or part
+        return willing or parts[turn % len(parts)]
 
     def _free(self, route: Route, home: Part, bound: Mapping[tuple[str, str], Part]) -> Part:
         """Where messages of no key go: with what is bound, by preference to the same shard."""
