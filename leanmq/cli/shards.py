@@ -205,9 +205,10 @@ def plan(queue: str, added: Sequence[str], removed: Sequence[str], weighed: Sequ
 @click.argument("node")
 @option("--yes", is_flag=True, help="Do not ask.")
 def readmit(queue: str, node: str, yes: bool) -> None:
-    """Take in a node that lost its data; its shards are made anew, empty. It asks first.
+    """Take in a node that lost its data.
 
     For after a PlacementError that says `without an id`, if what the node held is lost for good.
+    Its shards are made anew, empty. It asks first.
     """
     session = Session.current()
     with session.client() as mq:
