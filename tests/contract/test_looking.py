@@ -439,8 +439,8 @@ async def test_no_call_takes_an_entry_for_the_message_of_that_id(
 ) -> None:
     await queue.declare()
     # The id of the second one is what the entry of the first one is called.
-    await harness.inject("orders", b'"first"', entry="5-5", i="4-4", t="4")
-    await harness.inject("orders", b'"second"', entry="6-6", i="5-5", t="5")
+    await harness.inject("orders", b'"first"', entry="9000000000005-5", i="4-4", t="4")
+    await harness.inject("orders", b'"second"', entry="9000000000006-6", i="9000000000005-5", t="5")
     both = {m.data: m for m in await queue.get_messages()}
     await queue.release_messages(both["first"])
     await queue.retry_messages(both["second"])

@@ -276,11 +276,12 @@ async def test_dead_letters_that_find_no_room_stay_dead(mq: Client) -> None:
 
 
 async def twins(mq: Client, harness: Harness) -> tuple[AsyncQueue, AsyncQueue]:
-    """Two queues, each with a message of the id 5-5: ids are a queue's own."""
+    """Two queues, each with a message of the same id: ids are a queue's own."""
+    entry = "9000000000005-5"
     queue, other = mq.queue("orders", slot="shop"), mq.queue("repair", slot="shop")
     for twin in (queue, other):
         await twin.declare()
-        await harness.inject(twin.name, f'"{twin.name}"'.encode(), entry="5-5", slot="shop")
+        await harness.inject(twin.name, f'"{twin.name}"'.encode(), entry=entry, slot="shop")
     return queue, other
 
 

@@ -249,13 +249,14 @@ async def test_a_message_that_nobody_holds_is_settled_by_its_id(
 
 async def test_an_id_never_names_another_message(queue: AsyncQueue, harness: Harness) -> None:
     await queue.declare()
-    # A message of the id 4-4 that was retried: its new entry is called 5-5.
-    await harness.inject("orders", b'"retried"', entry="5-5", i="4-4", t="4", n="1")
+    # A message of the id 4-4 that was retried: its new entry is called otherwise.
+    entry = "9000000000005-5"
+    await harness.inject("orders", b'"retried"', entry=entry, i="4-4", t="4", n="1")
     prefix = (await queue.send_message("other")).rpartition("~")[0]
     stranger = harness.client().queue("orders")
 
     for mark in (prefix, f"{prefix}~" if prefix else ""):
-        assert await stranger.acknowledge_messages(f"{mark}5-5") == 0
+        assert await stranger.acknowledge_messages(f"{mark}{entry}") == 0
 
     assert sorted(m.data for m in await queue.get_messages()) == ["other", "retried"]
 
