@@ -27,7 +27,7 @@ from leanmq.policy.limits import Limits, no_room, not_flushed
 from leanmq.policy.logic import QueueLogic
 from leanmq.policy.sending import message_of, too_large
 from leanmq.policy.steps import Ask, Steps
-from leanmq.sharding.hashing import known_hash_of
+from leanmq.sharding.hashing import shard_of_terms
 from leanmq.sharding.names import split_name
 
 __all__ = ["Batching"]
@@ -114,10 +114,9 @@ class Batching(Generic[F]):
         shards = self._shards or 1
         if self._shard is not None:
             return self._shard
-        terms = message.terms
-        key = terms and (terms.key or terms.dedup_id)
-        if key:
-            return known_hash_of(key) % shards
+        bound = shard_of_terms(message.terms, shards)
+        if bound is not None:
+            return bound
         if self.buffer.busy(self._turn):
             self._turn = (self._turn + 1) % shards
         return self._turn

@@ -122,6 +122,11 @@ class Buffer(Generic[F]):
         limits = self.limits
         return self.count >= limits.max_buffered or self.size >= limits.max_buffered_bytes
 
+    @property
+    def open(self) -> int:
+        """Messages that have no result yet; others may still have to be told theirs."""
+        return self.count - sum(count for _, _, count, _ in self._leaving)
+
     def busy(self, shard: int) -> bool:
         """Whether another lane had better be used: this one has a batch, or cannot send it."""
         lane = self._lanes.get(shard)

@@ -162,6 +162,7 @@ class _Sender:
         self._progress = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
         self._stopped = False
+        self._left = False
 
     # --- in the threads of users
 
@@ -218,6 +219,7 @@ class _Sender:
             outcomes = [] if drained else self.batching.abandon(f"{reason}, {wait:g} s were over")
             self._stopped = True
             self._wake()
+        self.batching.report(outcomes)
         self._settle(outcomes)
         atexit.unregister(self._leave)
         if drained and self._thread is not None and threading.current_thread() != self._thread:
@@ -248,7 +250,9 @@ class _Sender:
             min(limits.AT_EXIT, self.batching.logic.core.terms.deadline), "the process ended"
         )
         with self._lock:
-            under_way = self._buffer.count
+            self._left = True  # what gets its result later is told of here
+            under_way = self._buffer.open
+            self._progress.wait_for(lambda: self._buffer.count <= under_way, limits.AT_EXIT)
         if under_way:
             events.not_stored(self.batching.name, under_way, "the process ended meanwhile")
         if forgotten:
@@ -263,6 +267,9 @@ class _Sender:
             with self._lock:
                 for batch, results in zip(batches, answers, strict=True):
                     outcomes += self.batching.conclude(batch, results)
+                told = self._left
+            if not told:
+                self.batching.report(outcomes)
             self._settle(outcomes)
 
     def _next(self) -> Sequence[Batch[Promise]] | None:
@@ -286,7 +293,6 @@ class _Sender:
                 future.set_result(outcome)
             else:
                 future.set_exception(outcome)
-        self.batching.report(outcomes)
         with self._lock:
             self._buffer.release()
             self._progress.notify_all()

@@ -9,7 +9,9 @@ from __future__ import annotations
 from functools import lru_cache
 from hashlib import blake2b
 
-__all__ = ["MAX_SHARDS", "check_shards", "hash64", "hash_of", "known_hash_of", "shard_of"]
+from leanmq.backends.protocol import Terms
+
+__all__ = ["MAX_SHARDS", "check_shards", "hash64", "hash_of", "shard_of", "shard_of_terms"]
 
 MAX_SHARDS = 4_096
 """Shards that one queue may have: a quarter of the slots of a cluster."""
@@ -70,8 +72,22 @@ def hash_of(key: str | bytes) -> int:
     return hash64(key)
 
 
-known_hash_of = lru_cache(maxsize=16_384)(hash_of)
+_known_hash_of = lru_cache(maxsize=16_384)(hash_of)
 """``hash_of`` for those who send: most keys come again, and a look-up is a tenth of the work."""
+
+
+def shard_of_terms(terms: Terms | None, shards: int) -> int | None:
+    """The shard that a message must go to: by its key, without one by its dedup id, which must
+    find what was sent before. None if any will do.
+
+    Args:
+        terms: What the message is sent with.
+        shards: How many there are.
+    """
+    key = terms and (terms.key or terms.dedup_id)
+    if not key:
+        return None
+    return _known_hash_of(key) % shards if shards > 1 else 0
 
 
 def hash64(data: bytes) -> int:

@@ -83,15 +83,15 @@ class Placing(Spreading):
     def _check(self, name: str, placement: Placement, emptied: str | None = None) -> None:
         """Raises PlacementError unless the nodes are those on which the shards are.
 
-        Of ``emptied`` it is known that it has no id any more.
+        The node ``emptied`` may have no id any more.
         """
         found = {node.name: self._ids.get(node.place) for node in self.nodes}
         for node in self.nodes:
             if node.place not in self._ids:  # never reached: nothing contradicts what is stored
                 found[node.name] = placement.nodes.get(node.name)
-        meant = found
-        if emptied is not None:
-            meant = found | {emptied: placement.nodes.get(emptied)}
+        meant = dict(found)
+        if emptied is not None and found[emptied] is None:
+            meant[emptied] = placement.nodes.get(emptied)
         if len(placement.nodes) == len(found) == 1:  # what an only node is called is no matter
             same = set(placement.nodes.values()) == set(meant.values())
         else:
@@ -112,22 +112,18 @@ class Placing(Spreading):
             raise ValueError(f"there is no node {name!r}; there are {known}")
         if not self._ids:
             yield from self.open()
-        texts, errors = yield from self._records(queue)
-        found = [self._decoded(queue, self.nodes[p], text) for p, text in texts.items() if text]
-        if not found:
-            raise errors[0] if errors else _not_sharded(queue)
-        if node.place not in texts:
+        placement = yield from self._stored(queue, emptied=name)
+        if placement is None:
+            raise _not_sharded(queue)
+        if node.place not in self._ids:
             raise self.out_of_reach(node)
-        placement = max(found, key=lambda one: one.epoch)
-        nameless = self._ids[node.place] is None
-        if nameless:
-            self._check(queue, placement, emptied=name)
-            [answer] = yield Asks([(node.place, Record(_IDENTITY, placement.nodes[name]))])
-            if isinstance(answer, LeanMQError):
-                raise self.named(answer, node)
-            self._identify(node, answer.value)
-        yield from self._stored(queue)  # compares all nodes, and writes the placement there
-        return nameless
+        if self._ids[node.place] is not None:
+            return False
+        [answer] = yield Asks([(node.place, Record(_IDENTITY, placement.nodes[name]))])
+        if isinstance(answer, LeanMQError):
+            raise self.named(answer, node)
+        self._identify(node, answer.value)
+        return True
 
     # --- which shard is where
 
@@ -175,9 +171,9 @@ class Placing(Spreading):
         for name in [name for name in list(self.routes) if split_name(name)[0] == queue]:
             self.routes.pop(name, None)
 
-    def _stored(self, queue: str) -> Plan[Placement | None]:
+    def _stored(self, queue: str, emptied: str | None = None) -> Plan[Placement | None]:
         """The placement that is written down, on all nodes in reach: where it is missing, it is
-        written again."""
+        written again. See ``_check``."""
         texts, errors = yield from self._records(queue)
         found = {
             place: self._decoded(queue, self.nodes[place], text)
@@ -197,7 +193,7 @@ class Placing(Spreading):
                     queue=queue,
                 )
         yield from self._ask_ids(None)  # a node may have got one between the two questions
-        self._check(queue, placement)
+        self._check(queue, placement, emptied)
         missing = [place for place, text in texts.items() if text is None]
         if missing:
             raise_first((yield from self._write(queue, placement, missing)))
@@ -220,7 +216,7 @@ class Placing(Spreading):
                 errors.append(self.named(trouble[0], node))
                 if not isinstance(trouble[0], UnreachableError):
                     raise errors[-1]
-                node.breaker.failed()
+                node.failed(trouble[0])
                 continue
             node.breaker.succeeded()
             self._identify(node, identity.value)

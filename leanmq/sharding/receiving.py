@@ -179,11 +179,10 @@ class Receiving(Whole):
 
     def _in_turn(self, route: Route, receive: Receive, parts: Sequence[Part]) -> list[Part]:
         """Each time another one is the first; but those with suspects, who may have them."""
-        turn = route.turn() % len(parts)
-        parts = [*parts[turn:], *parts[:turn]]
+        turned = list(route.in_turn(parts))
         if receive.alone:
-            parts.sort(key=lambda part: part.label not in route.suspects)
-        return parts
+            turned.sort(key=lambda part: part.label not in route.suspects)
+        return turned
 
     def _deal(
         self, route: Route, receive: Receive, look: _Look, parts: Sequence[Part], watched: bool
@@ -313,7 +312,7 @@ class Receiving(Whole):
                 if isinstance(result, LeanMQError):
                     if len(self.nodes) == 1:
                         raise result
-                    self.nodes[place].breaker.failed()
+                    self.nodes[place].failed(result)
                     errors += 1
             left = ends - self.clock.monotonic()
             if errors or left < TOGETHER:  # the next look will tell

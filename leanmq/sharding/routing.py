@@ -60,6 +60,11 @@ class Node:
     problem: LeanMQError | None = None
     trouble: LeanMQError | None = None
 
+    def failed(self, error: LeanMQError) -> None:
+        """It could not be reached."""
+        self.trouble = error
+        self.breaker.failed()
+
 
 @attrs.frozen
 class Part:
@@ -110,6 +115,12 @@ class Route:
     def turn(self) -> int:
         """A number that no other caller gets."""
         return next(self._turns)
+
+    def in_turn(self, parts: Sequence[Part] | None = None) -> Iterator[Part]:
+        """Its parts, or these: each time another one is the first."""
+        parts = self.parts if parts is None else parts
+        first = self.turn()
+        return (parts[(first + number) % len(parts)] for number in range(len(parts)))
 
     def learn(self, epochs: Mapping[str, int]) -> int:
         """The epoch of the whole, from those of its parts."""
@@ -176,14 +187,13 @@ class Routing(ABC):
                 errors[node.place] = self.named(answer, node)
                 if not isinstance(answer, UnreachableError):
                     raise errors[node.place]
-                node.trouble = answer
-                node.breaker.failed()
+                node.failed(answer)
                 continue
             try:
                 yield from self.admit(node)
             except UnreachableError as error:
                 errors[node.place] = self.named(error, node)
-                node.breaker.failed()
+                node.failed(error)
             else:
                 node.capabilities = answer
                 node.breaker.succeeded()
@@ -294,8 +304,7 @@ class Routing(ABC):
         }
         for node in asked:
             if node.place in down:
-                node.trouble = down[node.place]
-                node.breaker.failed()
+                node.failed(down[node.place])
             elif node.breaker.state != "closed":
                 node.breaker.succeeded()
 

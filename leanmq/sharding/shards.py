@@ -27,7 +27,7 @@ from leanmq.errors import (
     UnsupportedError,
 )
 from leanmq.sharding.figures import ShardStats
-from leanmq.sharding.hashing import known_hash_of
+from leanmq.sharding.hashing import shard_of_terms
 from leanmq.sharding.names import fold, split_name
 from leanmq.sharding.placing import Placing
 from leanmq.sharding.routing import Part, Route, raise_first
@@ -174,12 +174,8 @@ class Sharding(Placing):
 
     def fixed(self, route: Route, message: NewMessage) -> Part | None:
         """By its key; without one by its dedup id: it must find what was sent before."""
-        terms = message.terms
-        key = terms and (terms.key or terms.dedup_id)
-        if not key:
-            return None
-        parts = route.parts
-        return parts[known_hash_of(key) % len(parts)] if len(parts) > 1 else parts[0]
+        shard = shard_of_terms(message.terms, len(route.parts))
+        return None if shard is None else route.parts[shard]
 
     def spread(
         self,

@@ -259,15 +259,16 @@ class Spreading(Receiving):
 
     def in_turn(self, route: Route, refusing: Collection[int] = ()) -> Part:
         """A part in reach, in turn; not on one of these nodes, unless there are no others."""
-        parts, turn = route.parts, route.turn()
-        willing = None
-        for number in range(turn, turn + len(parts)):
-            part = parts[number % len(parts)]
+        first = willing = None
+        for part in route.in_turn():
+            first = first or part
             if part.node.place not in refusing:
                 if self.reachable(part.node):
                     return part
                 willing = willing or part
-        return willing or parts[turn % len(parts)]
+        found = willing or first
+        assert found is not None  # a route has parts
+        return found
 
     def _free(self, route: Route, home: Part, bound: Mapping[tuple[str, str], Part]) -> Part:
         """Where messages of no key go: with what is bound, by preference to the same shard."""

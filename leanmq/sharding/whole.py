@@ -129,9 +129,7 @@ class Whole(Routing):
                 for p, messages, _ in by_part
             ]
         else:
-            turn = route.turn() % len(route.parts)
-            parts = (*route.parts[turn:], *route.parts[:turn])
-            asks = [(p, attrs.evolve(request, queue=p.ref(request.queue))) for p in parts]
+            asks = [(p, attrs.evolve(request, queue=p.ref(request.queue))) for p in route.in_turn()]
         results = yield from self.ask(route, asks)
         raise_first(results)
         rows = itertools.zip_longest(

@@ -7,6 +7,7 @@ Tests are written once, as coroutines against ``AsyncQueue``. In the sync world 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import secrets
 from collections.abc import (
     AsyncIterator,
@@ -165,6 +166,13 @@ class Harness:
             return {"backend": ComposedBackend(plan, parts), **options}
         async_parts = [open_async_backend(self.url, None, inner)]
         return {"backend": AsyncComposedBackend(plan, async_parts), **options}
+
+    async def call(self, method: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """What a method of either world returns."""
+        if self.world == "sync":
+            return await self.run(method, *arguments, **options)
+        result = method(*arguments, **options)
+        return await result if inspect.isawaitable(result) else result
 
     async def run(self, call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Call what blocks, in a thread."""

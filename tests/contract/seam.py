@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,11 +40,7 @@ class Seam:
 
     def __getattr__(self, method: str) -> Any:
         async def call(*request: Any) -> Any:
-            found = getattr(self.backend, method)
-            if self.harness.world == "sync":
-                return await self.harness.run(found, *request)
-            answer = found(*request)
-            return await answer if inspect.isawaitable(answer) else answer
+            return await self.harness.call(getattr(self.backend, method), *request)
 
         return call
 

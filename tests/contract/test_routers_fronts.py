@@ -7,7 +7,6 @@ import inspect
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +30,11 @@ def kind(harness: Harness, name: str) -> Any:
     return getattr(leanmq, name if harness.world == "sync" else f"Async{name}")
 
 
-async def do(harness: Harness, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """What a method of either world returns."""
-    if harness.world == "sync":
-        return await harness.run(call, *arguments, **options)
-    result = call(*arguments, **options)
-    return await result if inspect.isawaitable(result) else result
-
-
 async def everything(harness: Harness, queue: Any) -> list[Any]:
     """The payloads in a queue of either world, which is empty then."""
     found: list[Any] = []
-    while messages := await do(harness, queue.get_messages, 500):
-        await do(harness, queue.acknowledge_messages, messages)
+    while messages := await harness.call(queue.get_messages, 500):
+        await harness.call(queue.acknowledge_messages, messages)
         found += [message.data for message in messages]
     return found
 
@@ -131,7 +122,7 @@ async def test_least_backlog_spares_the_target_whose_consumer_is_slow(harness: H
 async def test_a_producer_takes_turns_over_urls(harness: Harness) -> None:
     producer = kind(harness, "LoadBalancedProducer")(harness.urls, prefix=harness.prefix)
     for n in range(9):
-        await do(harness, producer.send_message, "orders", {"n": n})
+        await harness.call(producer.send_message, "orders", {"n": n})
     shares = {name: stats.sends for name, stats in producer.stats().items()}
     assert shares == {"target1": 3, "target2": 3, "target3": 3}
 
@@ -141,9 +132,9 @@ async def test_a_producer_takes_turns_over_urls(harness: Harness) -> None:
         found += [m.data["n"] for m in await drain(at, 3)]
 
     assert sorted(found) == list(range(9))
-    await do(harness, producer.close)
+    await harness.call(producer.close)
     with pytest.raises(ClosedError):
-        await do(harness, producer.send_message, "orders", 1)
+        await harness.call(producer.send_message, "orders", 1)
 
 
 @balanced
@@ -154,16 +145,16 @@ async def test_a_producer_over_clients_leaves_them_open(harness: Harness) -> Non
         {"eu": clients[0], "us": clients[1]}, weights={"us": 2}
     )
     queue = producer.queue("orders")
-    await do(harness, queue.send_messages, range(30))
+    await harness.call(queue.send_messages, range(30))
     assert {name: stats.sends for name, stats in producer.stats().items()} == {"eu": 10, "us": 20}
-    await do(harness, producer.close)
+    await harness.call(producer.close)
 
     counts = [
-        (await do(harness, client.queue("orders").get_info)).message_count for client in clients
+        (await harness.call(client.queue("orders").get_info)).message_count for client in clients
     ]
     assert counts == [10, 20]
     for client in clients:
-        await do(harness, client.close)
+        await harness.call(client.close)
 
 
 @pytest.mark.on("round-redis")
@@ -174,8 +165,8 @@ async def test_a_producer_takes_the_hosts_and_ports_of_older_code(harness: Harne
     ]
     producer = kind(harness, "LoadBalancedProducer")(older)
     for n in range(6):
-        await do(harness, producer.send_message, "orders", {"n": n})
-    await do(harness, producer.close)
+        await harness.call(producer.send_message, "orders", {"n": n})
+    await harness.call(producer.close)
 
     whole = harness.client().queue("orders")
     assert sorted(m.data["n"] for m in await drain(whole, 6)) == list(range(6))
@@ -184,10 +175,10 @@ async def test_a_producer_takes_the_hosts_and_ports_of_older_code(harness: Harne
 @pytest.mark.on("round-redis")
 async def test_a_producer_tells_which_target_fails_and_why(harness: Harness) -> None:
     producer = kind(harness, "LoadBalancedProducer")(harness.nodes, prefix=harness.prefix)
-    await do(harness, producer.send_message, "orders", 0)
+    await harness.call(producer.send_message, "orders", 0)
     await harness.kill(1)
     for n in range(1, 31):
-        await do(harness, producer.send_message, "orders", n)
+        await harness.call(producer.send_message, "orders", n)
 
     stats = producer.stats()
 
@@ -196,7 +187,7 @@ async def test_a_producer_tells_which_target_fails_and_why(harness: Harness) -> 
     assert stats["node1"].state == "open"
     assert "node 'node1'" in (stats["node1"].last_error or "")
     assert (stats["node0"].failures, stats["node0"].state) == (0, "closed")
-    await do(harness, producer.close)
+    await harness.call(producer.close)
 
 
 @balanced
@@ -237,40 +228,40 @@ async def test_a_queue_in_shards_and_its_shards_are_the_same_messages(harness: H
         "orders", harness.nodes, shards=8, prefix=harness.prefix, lease=30
     )
     keys = [f"customer-{n}" for n in range(24)]
-    sent = {key: await do(harness, queue.send_message, key, key=key) for key in keys}
+    sent = {key: await harness.call(queue.send_message, key, key=key) for key in keys}
 
     assert len(queue.shards) == 8
     for key in keys:
         shard = queue.shard_for(key)
         assert shard.name == queue.shard(shard_of(key, 8)).name == f"orders#{shard_of(key, 8)}"
-        [stored] = await do(harness, shard.peek_messages, ids=sent[key])
+        [stored] = await harness.call(shard.peek_messages, ids=sent[key])
         assert (stored.id, stored.data) == (sent[key], key)
-    [message, *_] = await do(harness, queue.shard_for(keys[0]).get_messages, 1)
+    [message, *_] = await harness.call(queue.shard_for(keys[0]).get_messages, 1)
     assert message.id in sent.values()
-    assert await do(harness, queue.shard_for(keys[0]).release_messages, message) == 1
-    there = await do(harness, queue.shard(5).send_message, "stays", key=keys[0])
+    assert await harness.call(queue.shard_for(keys[0]).release_messages, message) == 1
+    there = await harness.call(queue.shard(5).send_message, "stays", key=keys[0])
     assert there.startswith("5#")
 
     assert sorted(await everything(harness, queue)) == sorted([*keys, "stays"])
     for number in range(8):
-        info = await do(harness, queue.shard(number).get_info)
+        info = await harness.call(queue.shard(number).get_info)
         assert info.message_count == 0
-    await do(harness, queue.close)
+    await harness.call(queue.close)
 
 
 @in_shards
 async def test_dead_letters_of_a_shard_are_those_of_the_queue(harness: Harness) -> None:
     queue = kind(harness, "ShardedQueue")("orders", harness.nodes, shards=4, prefix=harness.prefix)
-    sent = await do(harness, queue.send_message, "broken", key="k")
-    [message] = await do(harness, queue.get_messages, 1)
-    assert await do(harness, queue.move_to_dlq, message, "why") == 1
+    sent = await harness.call(queue.send_message, "broken", key="k")
+    [message] = await harness.call(queue.get_messages, 1)
+    assert await harness.call(queue.move_to_dlq, message, "why") == 1
 
-    [letter] = await do(harness, queue.dlq.shard_for("k").get_messages)
+    [letter] = await harness.call(queue.dlq.shard_for("k").get_messages)
 
     assert (letter.id, letter.error) == (sent, "why")
-    assert await do(harness, queue.dlq.shard_for("k").requeue_messages, letter) == 1
+    assert await harness.call(queue.dlq.shard_for("k").requeue_messages, letter) == 1
     assert await everything(harness, queue) == ["broken"]
-    await do(harness, queue.close)
+    await harness.call(queue.close)
 
 
 @in_shards
@@ -284,7 +275,7 @@ async def test_a_shard_that_is_not_there_is_refused(harness: Harness) -> None:
             queue.shard(wrong)
     with pytest.raises(TypeError):
         queue.shard_for(7)
-    await do(harness, queue.close)
+    await harness.call(queue.close)
 
 
 @in_shards
@@ -292,52 +283,52 @@ async def test_a_shard_that_was_placed_anew_is_followed(harness: Harness) -> Non
     sharded = kind(harness, "ShardedQueue")
     queue = sharded("orders", harness.nodes, shards=8, prefix=harness.prefix)
     for number in range(8):
-        await do(harness, queue.shard(number).send_message, "old")
-    await do(harness, queue.send_message, "old")
+        await harness.call(queue.shard(number).send_message, "old")
+    await harness.call(queue.send_message, "old")
     weighted = sharded(
         "orders", harness.nodes, weights={"node2": 100}, shards=8, prefix=harness.prefix
     )
     before = await harness.recorded("orders")
-    await do(harness, weighted.delete, delete_dlq=True)
-    await do(harness, weighted.declare)
+    await harness.call(weighted.delete, delete_dlq=True)
+    await harness.call(weighted.declare)
     assert await harness.recorded("orders") != before
 
-    await do(harness, queue.send_messages, range(40), key=str)
+    await harness.call(queue.send_messages, range(40), key=str)
     for number in range(8):
-        await do(harness, queue.shard(number).send_message, f"shard {number}")
+        await harness.call(queue.shard(number).send_message, f"shard {number}")
 
     found = await everything(harness, weighted)
     assert Counter(found) == Counter([*range(40), *(f"shard {n}" for n in range(8))])
-    await do(harness, queue.close)
-    await do(harness, weighted.close)
+    await harness.call(queue.close)
+    await harness.call(weighted.close)
 
 
 @pytest.mark.on("memory", "redis", "sentinel", "cluster")
 async def test_a_queue_in_shards_on_one_deployment(harness: Harness) -> None:
     mq = kind(harness, "LeanMQ")(harness.url, prefix=harness.prefix)
     queue = mq.sharded_queue("orders", shards=16)
-    sent = await do(harness, queue.send_messages, [f"key {n}" for n in range(64)], key=str)
-    plain = await do(harness, mq.queue("plain").send_message, "beside")
+    sent = await harness.call(queue.send_messages, [f"key {n}" for n in range(64)], key=str)
+    plain = await harness.call(mq.queue("plain").send_message, "beside")
 
     assert {int(one.partition("#")[0]) for one in sent} == {
         shard_of(f"key {n}", 16) for n in range(64)
     }
     assert "#" not in plain
-    infos = await do(harness, mq.list_queues)
+    infos = await harness.call(mq.list_queues)
     assert [(i.name, i.message_count, i.shards) for i in infos if not i.is_dlq] == [
         ("orders", 64, 16),
         ("plain", 1, 0),
     ]
     with pytest.raises(QueueSettingsError, match="has 16 shards, you asked for 8"):
-        await do(harness, mq.sharded_queue("orders", shards=8).send_message, 1)
+        await harness.call(mq.sharded_queue("orders", shards=8).send_message, 1)
     with pytest.raises(QueueSettingsError, match=r"'plain' exists .*without shards"):
-        await do(harness, mq.sharded_queue("plain", shards=8).send_message, 1)
+        await harness.call(mq.sharded_queue("plain", shards=8).send_message, 1)
     with pytest.raises(QueueSettingsError, match="'orders' is sharded"):
-        await do(harness, mq.queue("orders").send_message, 1)
+        await harness.call(mq.queue("orders").send_message, 1)
     assert sorted(await everything(harness, queue)) == sorted(f"key {n}" for n in range(64))
-    await do(harness, mq.close)
+    await harness.call(mq.close)
     with pytest.raises(ClosedError):
-        await do(harness, queue.send_message, 1)
+        await harness.call(queue.send_message, 1)
 
 
 @pytest.mark.on("memory", "redis", "sentinel", "cluster")
@@ -345,17 +336,17 @@ async def test_a_transaction_takes_queues_in_shards_of_its_client(harness: Harne
     mq = kind(harness, "LeanMQ")(harness.url, prefix=harness.prefix)
     orders = mq.sharded_queue("orders", shards=8, slot="shop")
     mails = mq.sharded_queue("mails", shards=8, slot="shop")
-    await do(harness, orders.send_message, "order", key="customer 7")
-    [message] = await do(harness, orders.get_messages, timeout=5)
+    await harness.call(orders.send_message, "order", key="customer 7")
+    [message] = await harness.call(orders.get_messages, timeout=5)
 
     tx = mq.transaction()
     tx.acknowledge(message)
     tx.send_message(mails, "mail", key="customer 7")
     tx.send_message("orders", "next", key="customer 7")
-    [mail, following] = await do(harness, tx.execute)
+    [mail, following] = await harness.call(tx.execute)
 
     assert await everything(harness, orders) == ["next"]
-    [received] = await do(harness, mails.get_messages, timeout=5)
+    [received] = await harness.call(mails.get_messages, timeout=5)
     assert (received.id, received.data) == (mail, "mail")
     assert following.partition("#")[0] == mail.partition("#")[0]
 
@@ -363,13 +354,13 @@ async def test_a_transaction_takes_queues_in_shards_of_its_client(harness: Harne
     mixed.send_message(orders, 1)
     with pytest.raises(CrossSlotTransactionError, match="either queues in shards"):
         mixed.send_message(mq.queue("plain"), 2)
-    await do(harness, mq.close)
+    await harness.call(mq.close)
 
 
 @pytest.mark.on("memory")
 async def test_an_only_node_may_be_called_anything(harness: Harness) -> None:
     mq = kind(harness, "LeanMQ")(harness.url, prefix=harness.prefix)
-    await do(harness, mq.sharded_queue("orders", shards=8).send_message, "there")
+    await harness.call(mq.sharded_queue("orders", shards=8).send_message, "there")
 
     named = kind(harness, "ShardedQueue")("orders", {"a": mq}, shards=8)
     assert await everything(harness, named) == ["there"]
@@ -378,10 +369,10 @@ async def test_an_only_node_may_be_called_anything(harness: Harness) -> None:
     )
     over = kind(harness, "LeanMQ")(backend=router)
     assert len(over.sharded_queue("orders").shards) == 8, "as many as the router says"
-    await do(harness, over.sharded_queue("orders").send_message, "more")
+    await harness.call(over.sharded_queue("orders").send_message, "more")
     assert await everything(harness, named) == ["more"]
     for client in (over, named, mq):
-        await do(harness, client.close)
+        await harness.call(client.close)
 
 
 @in_shards
@@ -389,15 +380,15 @@ async def test_clients_that_are_nodes_stay_open(harness: Harness) -> None:
     world = kind(harness, "LeanMQ")
     clients = {n: world(url, prefix=harness.prefix) for n, url in harness.nodes.items()}
     queue = kind(harness, "ShardedQueue")("orders", clients, shards=SHARDS)
-    await do(harness, queue.send_messages, range(20), key=str)
-    await do(harness, queue.close)
+    await harness.call(queue.send_messages, range(20), key=str)
+    await harness.call(queue.close)
 
     again = kind(harness, "ShardedQueue")("orders", clients, shards=SHARDS)
     assert sorted(await everything(harness, again)) == list(range(20))
-    await do(harness, again.close)
+    await harness.call(again.close)
     for client in clients.values():
-        await do(harness, client.ping)
-        await do(harness, client.close)
+        await harness.call(client.ping)
+        await harness.call(client.close)
 
 
 # --- routers in processes, and on routers

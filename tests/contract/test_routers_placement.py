@@ -15,7 +15,6 @@ import pytest
 from leanmq import PlacementError, QueueNotFoundError, QueueSettingsError
 from leanmq.sharding.placement import Placement
 from tests.contract.harness import Client, Harness, drain
-from tests.contract.test_shard_figures import ask
 
 pytestmark = pytest.mark.on("hash-memory", "hash-redis")
 
@@ -242,9 +241,9 @@ async def readmitted(
     """Whether a router over these nodes had to take one of them in."""
     router = harness.router_backend(nodes)
     try:
-        done: bool = await ask(harness, router.readmit, queue, node)
+        done: bool = await harness.call(router.readmit, queue, node)
     finally:
-        await ask(harness, router.close)
+        await harness.call(router.close)
     return done
 
 

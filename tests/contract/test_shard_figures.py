@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import pytest
@@ -14,26 +13,19 @@ from tests.contract.harness import SHARDS, Client, Harness
 pytestmark = pytest.mark.on("hash-memory", "hash-redis", "hash-cluster")
 
 
-async def ask(harness: Harness, call: Any, *arguments: Any) -> Any:
-    """Call a method of either world."""
-    if inspect.iscoroutinefunction(call):
-        return await call(*arguments)
-    return await harness.run(call, *arguments)
-
-
 async def test_the_placement_is_the_same_for_every_router_over_the_nodes(
     harness: Harness, mq: Client
 ) -> None:
     await mq.queue("orders").send_message("tea")
 
     first, second = harness.router_backend(), harness.router_backend()
-    found = [await ask(harness, router.placement, "orders") for router in (first, second)]
+    found = [await harness.call(router.placement, "orders") for router in (first, second)]
 
     assert found[0] == found[1]
     assert found[0].shards == SHARDS
     assert set(found[0].nodes) == set(harness.nodes)
     for router in (first, second):
-        await ask(harness, router.close)
+        await harness.call(router.close)
 
 
 async def test_what_is_in_each_shard_is_counted_by_state(harness: Harness, mq: Client) -> None:
@@ -46,9 +38,9 @@ async def test_what_is_in_each_shard_is_counted_by_state(harness: Harness, mq: C
     await orders.move_to_dlq(dying, reason="no address")
 
     router = harness.router_backend()
-    placement = await ask(harness, router.placement, "orders")
-    found = await ask(harness, router.stats_by_shard, "orders")
-    await ask(harness, router.close)
+    placement = await harness.call(router.placement, "orders")
+    found = await harness.call(router.stats_by_shard, "orders")
+    await harness.call(router.close)
 
     assert [(one.shard, one.node) for one in found] == list(enumerate(placement.where))
     counts = (found[shard].ready, found[shard].in_flight, found[shard].delayed, found[shard].dead)
@@ -65,8 +57,8 @@ async def test_looking_at_a_queue_that_does_not_exist_does_not_make_it(
 
     for look in (router.placement, router.stats_by_shard):
         with pytest.raises(QueueNotFoundError, match="'orders' does not exist"):
-            await ask(harness, look, "orders")
-    await ask(harness, router.close)
+            await harness.call(look, "orders")
+    await harness.call(router.close)
 
     assert await mq.list_queues() == []
 
@@ -76,18 +68,18 @@ async def test_a_queue_in_shards_on_one_deployment_tells_the_same(harness: Harne
     kind: Any = LeanMQ if harness.world == "sync" else AsyncLeanMQ
     opened = kind(harness.url, prefix=harness.prefix)
     orders = opened.sharded_queue("orders", shards=SHARDS)
-    await ask(harness, orders.send_message, {"id": 7}, None)
+    await harness.call(orders.send_message, {"id": 7}, None)
 
     other = kind(harness.url, prefix=harness.prefix)
     unsure = other.sharded_queue("orders")  # looks do not ask for a number of shards
-    placement = await ask(harness, unsure.placement)
-    found = await ask(harness, unsure.stats_by_shard)
+    placement = await harness.call(unsure.placement)
+    found = await harness.call(unsure.stats_by_shard)
 
     assert placement.shards == len(found) == SHARDS
     assert set(placement.nodes) == {"default"}
     assert sum(one.ready for one in found) == 1
     for client in (opened, other):
-        await ask(harness, client.close)
+        await harness.call(client.close)
 
 
 @pytest.mark.on("hash-redis")
@@ -98,9 +90,9 @@ async def test_a_node_that_is_down_costs_its_own_figures_alone(
     harness.topologies[1].kill_primary()
 
     router = harness.router_backend()
-    placement = await ask(harness, router.placement, "orders")
-    found = await ask(harness, router.stats_by_shard, "orders")
-    await ask(harness, router.close)
+    placement = await harness.call(router.placement, "orders")
+    found = await harness.call(router.stats_by_shard, "orders")
+    await harness.call(router.close)
 
     down = {one.shard for one in found if one.error}
     assert down == set(placement.shards_on("node1"))
@@ -118,5 +110,5 @@ async def test_a_placement_on_other_nodes_is_not_taken_for_ours(
     alone = kind(harness.urls[0], prefix=harness.prefix)
     for look in ("placement", "stats_by_shard"):
         with pytest.raises(PlacementError, match="on other nodes"):
-            await ask(harness, getattr(alone.sharded_queue("orders"), look))
-    await ask(harness, alone.close)
+            await harness.call(getattr(alone.sharded_queue("orders"), look))
+    await harness.call(alone.close)

@@ -306,3 +306,32 @@ def test_many_threads_share_a_producer(times: int) -> None:
         mine = [number * 1_000 + n for n in range(300)]
         assert told[number] == [f"id {n}" for n in mine]
         assert [int(body) for body in backend.stored if int(body) // 1_000 == number] == mine
+
+
+@pytest.mark.parametrize("moment", ["it is sent", "its future is told"])
+def test_what_fails_while_the_interpreter_ends_is_told_once(
+    moment: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("leanmq.policy.limits.AT_EXIT", 0.1)
+    go_on = threading.Event()
+
+    def hold_up(when: str) -> None:
+        if when == moment:
+            assert go_on.wait(20)
+
+    def answer(batch: SendBatch) -> Any:
+        hold_up("it is sent")
+        return LOST
+
+    with producing(Told(answer)) as producer:
+        sender = producer._sender()
+        future = producer.send_message(1)
+        future.add_done_callback(lambda _: hold_up("its future is told"))
+        with pytest.warns(ResourceWarning):
+            sender._leave()
+        go_on.set()
+        assert sender._thread is not None
+        sender._thread.join(20)
+
+    counts = [vars(r)["leanmq_count"] for r in caplog.records if hasattr(r, "leanmq_count")]
+    assert counts == [1]

@@ -10,9 +10,13 @@ local CHUNK = 1000
 -- How many failures a message carries along.
 local FAILURES = 5
 
-local function now_ms()
+local function now_us()
   local time = redis.call('TIME')
-  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+  return tonumber(time[1]) * 1000000 + tonumber(time[2])
+end
+
+local function now_ms()
+  return math.floor(now_us() / 1000)
 end
 
 -- A whole number as Redis writes it; Lua would write 1e+15.

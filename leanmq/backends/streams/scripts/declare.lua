@@ -11,9 +11,8 @@
 local live, dead, meta = KEYS[1], KEYS[2], KEYS[11]
 local schema = ARGV[1]
 local made = 0
-local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local micros = tonumber(time[2]) % 1000
+local now = now_us()
+local ms, rest = math.floor(now / 1000), now % 1000
 
 local stored = redis.call('HGET', meta, 'v')
 if stored and tonumber(stored) > tonumber(schema) then
@@ -24,7 +23,7 @@ for _, stream in ipairs({live, dead}) do
   local has = false
   if redis.call('EXISTS', stream) == 0 then
     -- A queue may be deleted and made again in one millisecond: its ids begin behind any before.
-    redis.call('XDEL', stream, redis.call('XADD', stream, whole(now) .. '-' .. whole((micros + 1) * 1000000), '~', ''))
+    redis.call('XDEL', stream, redis.call('XADD', stream, whole(ms) .. '-' .. whole((rest + 1) * 1000000), '~', ''))
   else
     for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
       if group[2] == GROUP then has = true end
@@ -46,8 +45,7 @@ end
 
 -- A queue that is made again has another epoch than any before it.
 if not stored then
-  local epoch = whole(now * 1000 + micros)
-  redis.call('HSET', meta, 'v', schema, 'created', whole(now), 'epoch', epoch, 'delayed', whole(micros * 100))
+  redis.call('HSET', meta, 'v', schema, 'created', whole(ms), 'epoch', whole(now), 'delayed', whole(rest * 100))
   made = 1
 end
 local reply = {made, redis.call('HGET', meta, 'created'), tonumber(redis.call('HGET', meta, 'epoch'))}
