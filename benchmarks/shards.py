@@ -1,8 +1,10 @@
 """Whether a message costs the same in 64 shards as in one, on one node, in one run.
 
 ``python -m benchmarks.shards``: bulk sends without and with keys, and receive + acknowledge, on a
-queue without shards and on queues of 1, 8 and 64. Rounds of all take turns; the cost is the
-processor time of client and server together (see ``benchmarks.scale``), of each the best round.
+queue without shards and on queues of 1, 8 and 64; received from a large backlog, and from five
+small ones, one after the other, that leave each shard less than a batch. Rounds of all take turns;
+the cost is the processor time of client and server together (see ``benchmarks.scale``), of each the
+best round.
 Then the round trips a second that a waiting consumer of 64 shards makes, on one node and on each
 of three. Exit 1 if a message in 64 shards costs more than 20% more than in one, or if waiting
 makes more than two round trips a second at a node.
@@ -14,7 +16,7 @@ import argparse
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import redis
@@ -52,20 +54,17 @@ def one_by_one(queue: Queue, messages: int) -> None:
         queue.send_message(BODY, key=f"customer {n * 7919 % CUSTOMERS}")
 
 
-def receive_keyed(queue: Queue, messages: int) -> None:
-    """Receive 100 and acknowledge 100, what ``send_keyed`` sent."""
-    receive(queue, messages)
+BACKLOGS = 5
+"""Small ones, which together have as many messages as a large one."""
 
-
-# What is measured, one after the other; all messages by those that it takes.
-WORK: dict[str, tuple[Callable[[Queue, int], None], int]] = {
-    "send, no keys": (send, 1),
-    "receive + acknowledge": (receive, 1),
-    "send, keys": (send_keyed, 1),
-    "the same, received": (receive_keyed, 1),
-    "send 1, key": (one_by_one, 5),
-    "and received": (receive, 5),
+# What is measured, one after the other.
+WORK: dict[str, Callable[[Queue, int], None]] = {
+    "send, no keys": send,
+    "receive + acknowledge": receive,
+    "send, keys": send_keyed,
+    "the same, received": receive,
 }
+SEND_1, SMALL = "send 1, key", f"received, {BACKLOGS} backlogs"
 
 
 def queue_of(mq: LeanMQ, shards: int) -> Queue:
@@ -73,6 +72,19 @@ def queue_of(mq: LeanMQ, shards: int) -> Queue:
     if not shards:
         return mq.queue("plain")
     return mq.sharded_queue(f"in-{shards}", shards=shards)
+
+
+def measured(meter: Meter, queue: Queue, messages: int) -> Iterator[tuple[str, Cost]]:
+    """One round: the cost of a message, of each kind of work."""
+    for what, work in WORK.items():
+        yield what, meter.measure(work, queue, messages)
+    small = messages // BACKLOGS
+    yield SEND_1, meter.measure(one_by_one, queue, small)
+    parts = [meter.measure(receive, queue, small)]
+    for _ in range(BACKLOGS - 1):
+        send_keyed(queue, small)
+        parts.append(meter.measure(receive, queue, small))
+    yield SMALL, Cost(*(sum(column) / BACKLOGS for column in zip(*parts, strict=True)))
 
 
 def costs(port: int, messages: int, rounds: int) -> bool:
@@ -84,13 +96,12 @@ def costs(port: int, messages: int, rounds: int) -> bool:
         meter = Meter(client)
         for number in range(rounds + 1):  # the first one warms up
             for shards, queue in queues.items():
-                for what, (work, less) in WORK.items():
-                    cost = meter.measure(work, queue, messages // less)
+                for what, cost in measured(meter, queue, messages):
                     if number:
                         found.setdefault((what, shards), []).append(cost)
     client.close()
     good = True
-    for what in WORK:
+    for what in (*WORK, SEND_1, SMALL):
         best = {shards: min(cost.work for cost in found[what, shards]) for shards in SHARDS}
         passed = {shards: min(cost.passed for cost in found[what, shards]) for shards in SHARDS}
         share = best[64] / best[1]

@@ -47,7 +47,8 @@ def pipeline(address: Address, calls: Sequence[Call]) -> Steps[list[list[Outcome
         rest = iter(outcomes)
         for call in chunk:
             own = list(islice(rest, len(call.commands)))
-            results.append([_harmless(o, address) for o in own] if call.idempotent else own)
+            harmless = lost is not None and call.idempotent
+            results.append([_harmless(o, address) for o in own] if harmless else own)
     return results
 
 

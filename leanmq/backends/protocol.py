@@ -320,6 +320,8 @@ class Receive(msgspec.Struct, frozen=True):
         held: Receipts that this consumer does hold; only needed with ``recover``.
         brisk: New messages will do; upkeep of the queue may wait until there are none.
         watched: If none comes, tell by ``Exchanged.mark`` where the look ended, for a ``Watch``.
+        together: Other queues are asked besides: a ``brisk`` look that finds no new messages is
+            over, and upkeep waits for another.
     """
 
     queue: QueueRef
@@ -330,6 +332,7 @@ class Receive(msgspec.Struct, frozen=True):
     held: Sequence[str] = ()
     brisk: bool = False
     watched: bool = False
+    together: bool = False
 
 
 class Exchange(msgspec.Struct, frozen=True):
@@ -397,6 +400,8 @@ class Exchanged(msgspec.Struct, frozen=True):
         soon: Seconds until something may be there that no ``Watch`` tells of: a delay or a lease
             ends. None if nothing of the kind is known.
         lost: The reply of a part was lost: its consumer asks with ``recover``, as after an error.
+        fresh: How many new messages were left, at most: some of them may be in flight. None if
+            that is not known, or if messages that came free wait besides.
     """
 
     settled: Sequence[Sequence[Standing]] = ()
@@ -409,6 +414,7 @@ class Exchanged(msgspec.Struct, frozen=True):
     mark: str = ""
     soon: float | None = None
     lost: bool = False
+    fresh: int | None = None
 
 
 @attrs.frozen

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
-from itertools import zip_longest
-from typing import Final
+from collections.abc import Collection, Container, Mapping, Sequence
+from itertools import chain
+from typing import Final, TypeAlias
 
 import attrs
 from msgspec.structs import replace
@@ -29,14 +29,21 @@ from leanmq.sharding.whole import Whole
 
 __all__ = ["Receiving"]
 
+_Share: TypeAlias = tuple[Part, int, int | None]
+"""A part, how many messages it is asked for, and how many new ones it is thought to have left then.
+If that is None, it is to look after itself first."""
+
 _SLICE: Final = 1.0
 """Seconds that one wait lasts at most."""
 
 _WHILE_DOWN: Final = 0.25
 """Seconds that it lasts while a node is out of reach: its return is not told by a watch."""
 
-_MOST: Final = 1_000.0
-"""Messages that a part is thought to have at most."""
+_FEW: Final = 2
+"""Parts that share a batch of a queue with plenty, while it is not known which of them have it."""
+
+_MANY: Final = 1_000_000
+"""Messages that a part is thought to have left that had all that it was asked for."""
 
 _POLL: Final = 0.05
 """Seconds between looks at backends that cannot watch."""
@@ -58,8 +65,10 @@ class _Look:
     buried: list[tuple[str, int]] = attrs.field(factory=list)
     marks: dict[str, str] = attrs.field(factory=dict)
 
-    def take(self, route: Route, part: Part, asked: Receive, result: Exchanged) -> None:
-        """Enter what one part answered."""
+    def take(
+        self, route: Route, part: Part, asked: Receive, result: Exchanged, left: int | None = None
+    ) -> None:
+        """Enter what one part answered; ``left`` is what a brisk look leaves, if it finds all."""
         label, got = part.label, len(result.deliveries)
         if got:
             marked = [_marked(d, label) for d in result.deliveries]
@@ -72,27 +81,40 @@ class _Look:
             else:
                 self.deliveries[label] = [*before, *marked]  # in the part's own order
             self.count = sum(map(len, self.deliveries.values()))
-            self.calm = min(self.calm, result.calm)
-        route.rich.pop(label, None)
-        if result.more or (asked.count and got >= asked.count):
-            route.rich[label] = None  # last: the others are asked before it
+            if result.calm:
+                self.calm = min(self.calm, result.calm)
+        full = 0 < asked.count <= got
+        if asked.brisk:
+            left = left if full else 0
+        elif result.fresh is not None or result.more or full:
+            left = result.fresh
+        else:
+            left = 0
+        route.has(label, left)
         if result.suspects:
             route.suspects[label] = None
         else:
             route.suspects.pop(label, None)
         self.lost = self.lost or result.lost or (asked.recover and got >= asked.count)
-        self.lease = min(self.lease, result.lease) if self.lease else result.lease
+        if result.lease:
+            self.lease = min(self.lease, result.lease) if self.lease else result.lease
         if result.soon is not None:
             self.soon = min(self.soon, result.soon)
         self.buried += [(outside(label, name), times) for name, times in result.buried]
-        self.marks[label] = result.mark
+        if result.mark or label not in self.marks:  # a watch from the first one misses nothing
+            self.marks[label] = result.mark
+
+    def judge(self, route: Route) -> None:
+        """Enter what is to be thought of the next receive."""
+        route.plenty = 2 * self.count >= self.wanted
+        if self.count:
+            route.each = self.count / len(self.deliveries)
 
     def result(self, route: Route) -> Exchanged:
         """The answer of the whole."""
-        rows = zip_longest(*self.deliveries.values())
         return Exchanged(
             (),
-            [d for row in rows for d in row if d is not None],
+            list(chain.from_iterable(self.deliveries.values())),
             more=bool(route.rich) and not self.count,
             suspects=bool(route.suspects),
             lease=self.lease,
@@ -135,47 +157,57 @@ class Receiving(Whole):
         if route.vanished:
             raise route.not_found()
         look = _Look(receive.count)
-        if receive.brisk and not receive.recover and route.rich:
-            yield from self._busy(route, receive, look, wait > 0)
-            if 2 * look.count >= receive.count:
-                return look.result(route)
-        yield from self._all(route, receive, look, wait > 0)
+        if receive.brisk and not receive.recover and route.plenty:
+            yield from self._busy(route, receive, look)
+        if not look.count:
+            yield from self._all(route, receive, look, wait > 0)
+        look.judge(route)
         result = look.result(route)
         if result.deliveries or result.more or result.buried or wait <= 0:
             return result
         asleep = self.clock.monotonic()
         if awake := (yield from self._watch(route, receive, look, wait)):
             look.soon -= self.clock.monotonic() - asleep
-            yield from self._deal(route, receive, look, self._in_turn(route, receive, awake), False)
+            parts = self._in_turn(route, receive, awake)
+            yield from self._deal(route, receive, look, _evenly(parts, look.wanted), False)
+            look.judge(route)
             result = look.result(route)
         return result
 
-    def _busy(self, route: Route, receive: Receive, look: _Look, watched: bool) -> Plan[None]:
-        """Parts that had plenty, the next time others: as many as a full batch may take.
+    def _busy(self, route: Route, receive: Receive, look: _Look) -> Plan[None]:
+        """Parts that have plenty, the next time others: as many as it takes for a full batch.
 
-        Others wait until these are empty, or until upkeep is due: less than a second.
+        The others wait until these are empty, or until upkeep is due: less than a second. If these
+        do not fill half of the batch, and parts had few messages lately, all of them are read for a
+        few; upkeep waits even then.
         """
-        while (wanted := look.wanted - look.count) and route.rich:
-            number = max(1, min(len(route.rich), round(wanted / max(1.0, route.expected))))
-            labels = [label for label in list(route.rich)[:number] if label not in look.marks]
-            parts = [route.by_label[label] for label in labels]
-            parts = [part for part in parts if part.node.breaker.state == "closed"]
-            if not parts:
-                return
-            yield from self._some(route, receive, look, _shared(parts, look, whole=True), watched)
-            got = wanted - (look.wanted - look.count)
-            if got < wanted:
-                route.expected += (got / len(parts) - route.expected) / 4
-            else:
-                route.expected = min(1.25 * route.expected, _MOST)
+        least = 1
+        while shares := self._planned(route, look, least, but=look.marks):
+            yield from self._some(route, receive, look, shares, False)
+            least *= 2  # there was less than was thought: others may have taken it
+        left = look.wanted - look.count
+        if 2 * left > look.wanted and len(route.parts) * route.each <= 2 * left:
+            parts = [part for part in route.in_turn() if part.label not in look.marks]
+            shares = [
+                (part, count, _MANY)
+                for part, count, _ in _evenly(parts, left)
+                if count and part.node.breaker.state == "closed"
+            ]
+            if shares:
+                yield from self._some(route, receive, look, shares, False)
 
     def _all(self, route: Route, receive: Receive, look: _Look, watched: bool) -> Plan[None]:
-        """Every part, each for its share; then those that have more, for what is left."""
-        parts = [part for part in route.parts if part.label not in look.marks]
-        if parts:  # else all of them had plenty, and have nothing now
-            yield from self._deal(
-                route, receive, look, self._in_turn(route, receive, parts), watched
-            )
+        """Every part, with its upkeep; those that have plenty are asked for messages, or all."""
+        parts = self._in_turn(route, receive, route.parts)
+        if route.plenty and not (receive.recover or (receive.alone and route.suspects)):
+            planned = [(p, count, None) for p, count, _ in self._planned(route, look, 1)]
+            asked = {part.label for part, _, _ in planned}
+            wanted = look.wanted - sum(count for _, count, _ in planned)
+            others = _evenly([part for part in parts if part.label not in asked], wanted, _FEW)
+            yield from self._deal(route, receive, look, [*planned, *others], False)
+        if not look.count:
+            look.marks.clear()
+            yield from self._deal(route, receive, look, _evenly(parts, look.wanted), watched)
 
     def _in_turn(self, route: Route, receive: Receive, parts: Sequence[Part]) -> list[Part]:
         """Each time another one is the first; but those with suspects, who may have them."""
@@ -184,16 +216,42 @@ class Receiving(Whole):
             turned.sort(key=lambda part: part.label not in route.suspects)
         return turned
 
+    def _planned(
+        self, route: Route, look: _Look, least: int, but: Container[str] = ()
+    ) -> Sequence[_Share]:
+        """Of parts that are known to have messages, at least so many, if all have so many.
+
+        Those that were asked last come last, and what is planned is not planned by others.
+        """
+        wanted = look.wanted - look.count
+        most = -(-wanted // least)
+        shares: list[_Share] = []
+        for label, fresh in list(route.rich.items()):
+            if not wanted:
+                break
+            part = route.by_label[label]
+            if part.node.breaker.state != "closed" or label in but:
+                continue
+            count = min(wanted, most, wanted if fresh is None else fresh)
+            wanted -= count
+            left = None if fresh is None else fresh - count
+            shares.append((part, count, left))
+            route.has(label, left or 0)
+        return shares
+
     def _deal(
-        self, route: Route, receive: Receive, look: _Look, parts: Sequence[Part], watched: bool
+        self,
+        route: Route,
+        receive: Receive,
+        look: _Look,
+        shares: Sequence[_Share],
+        watched: bool,
     ) -> Plan[None]:
         """Parts, each for its share; then those that have more, for what is left."""
-        yield from self._some(route, receive, look, _shared(parts, look), watched)
-        while look.count < look.wanted and not receive.recover:
-            parts = [part for part in parts if part.label in route.rich]
-            if not parts:
-                break
-            yield from self._some(route, receive, look, _shared(parts, look, whole=True), watched)
+        yield from self._some(route, receive, look, shares, watched)
+        if not receive.recover:
+            while shares := self._planned(route, look, 1):
+                yield from self._some(route, receive, look, shares, watched)
         if look.count > look.wanted:
             yield from self._give_back(route, receive, look)
 
@@ -202,27 +260,33 @@ class Receiving(Whole):
         route: Route,
         receive: Receive,
         look: _Look,
-        shares: Sequence[tuple[Part, int]],
+        shares: Sequence[_Share],
         watched: bool,
     ) -> Plan[None]:
         """Ask parts for messages, each for its share, and enter what they answer."""
         asks = []
-        for part, count in shares:
+        for part, count, left in shares:
             if receive.recover:
                 count = max(1, count)
-            asked = self._of_part(receive, part, count)
             # At most one suspect comes, and to a client that holds nothing.
-            only = receive.alone and part is shares[0][0] and not look.count
-            asks.append((part, replace(asked, alone=only, watched=watched)))
-        results = yield from self.ask(
-            route, [(part, Exchange((), (asked,))) for part, asked in asks]
-        )
+            alone = receive.alone and part is shares[0][0] and not look.count
+            asked = self._of_part(
+                receive,
+                part,
+                count,
+                alone=alone,
+                brisk=left is not None,
+                watched=watched,
+                together=True,
+            )
+            asks.append((part, Exchange((), (asked,))))
+        results = yield from self.ask(route, asks)
         errors = []
-        for (part, asked), result in zip(asks, results, strict=True):
+        for (part, exchange), (_, _, left), result in zip(asks, shares, results, strict=True):
             if isinstance(result, Exchanged):
-                look.take(route, part, asked, result)
+                look.take(route, part, exchange.receive[0], result, left)
                 continue
-            route.rich.pop(part.label, None)
+            route.has(part.label, 0)
             errors.append(result)
             look.lost = look.lost or result.in_doubt
         self._raise(route, errors, look)
@@ -239,12 +303,12 @@ class Receiving(Whole):
         if errors and not look.marks:
             raise errors[0]
 
-    def _of_part(self, receive: Receive, part: Part, count: int) -> Receive:
+    def _of_part(self, receive: Receive, part: Part, count: int, **terms: bool) -> Receive:
         held: Sequence[str] = ()
         if receive.held:
             pairs = map(inside, receive.held)
             held = [receipt for label, receipt in pairs if label == part.label]
-        return replace(receive, queue=part.ref(receive.queue), count=count, held=held)
+        return replace(receive, queue=part.ref(receive.queue), count=count, held=held, **terms)
 
     def _give_back(self, route: Route, receive: Receive, look: _Look) -> Plan[None]:
         """Release, uncounted, what is more than was wanted: it comes first the next time."""
@@ -319,13 +383,12 @@ class Receiving(Whole):
                 return ()
 
 
-def _shared(parts: Sequence[Part], look: _Look, *, whole: bool = False) -> list[tuple[Part, int]]:
-    """How many of what is wanted each part is asked for; with ``whole`` no part for none."""
-    wanted = look.wanted - look.count
-    if whole:
-        parts = parts[:wanted]
-    share, extra = divmod(wanted, len(parts))
-    return [(part, share + (place < extra)) for place, part in enumerate(parts)]
+def _evenly(parts: Sequence[Part], wanted: int, among: int | None = None) -> list[_Share]:
+    """Parts with equal shares of what is wanted, or only the first ones; the others with none."""
+    among = min(len(parts), among or len(parts))
+    share, extra = divmod(wanted, max(1, among))
+    counts = [share + (place < extra) if place < among else 0 for place in range(len(parts))]
+    return [(part, count, None) for part, count in zip(parts, counts, strict=True)]
 
 
 def _marked(delivery: Delivery, label: str) -> Delivery:

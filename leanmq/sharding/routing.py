@@ -100,10 +100,13 @@ class Route:
     epochs: dict[int, Mapping[str, int]] = attrs.field(factory=dict)
     """The epoch of each part's settings, by that of the whole."""
     vanished: bool = False
-    rich: dict[str, None] = attrs.field(factory=dict)
-    """Parts that had more messages than were asked for, when they were looked at last."""
-    expected: float = 100.0
-    """How many messages a part gave lately, when it was asked for some."""
+    rich: dict[str, int | None] = attrs.field(factory=dict)
+    """How many messages parts have that had more than were asked for, when they were looked at
+    last. None: only a look with upkeep finds them."""
+    plenty: bool = False
+    """The last receive came to half of what was wanted, or more."""
+    each: float = 0.0
+    """How many messages a part gave that gave any, in the last receive with some."""
     suspects: dict[str, None] = attrs.field(factory=dict)
     """Parts in which suspects wait."""
     _turns: Iterator[int] = attrs.field(factory=itertools.count)
@@ -121,6 +124,12 @@ class Route:
         parts = self.parts if parts is None else parts
         first = self.turn()
         return (parts[(first + number) % len(parts)] for number in range(len(parts)))
+
+    def has(self, label: str, left: int | None) -> None:
+        """A part has so many messages left. It is last now: the others are asked before it."""
+        self.rich.pop(label, None)
+        if left is None or left > 0:
+            self.rich[label] = left
 
     def learn(self, epochs: Mapping[str, int]) -> int:
         """The epoch of the whole, from those of its parts."""

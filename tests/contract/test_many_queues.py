@@ -70,6 +70,48 @@ async def test_a_receive_of_none_tells_whether_there_is_a_message(seam: Seam) ->
     assert not (await seam.look(REFS[0], count=0)).more
 
 
+async def test_a_look_tells_how_many_new_messages_it_left(seam: Seam) -> None:
+    await seam.declared()
+    assert (await seam.look(REFS[0], count=0)).fresh == 0
+
+    await seam.send(SendBatch(REFS[0], [NewMessage(b"%d" % n) for n in range(5)]))
+    assert (await seam.look(REFS[0], count=0)).fresh == 5
+    taken = await seam.look(REFS[0], count=2)
+    assert (len(taken.deliveries), taken.fresh) == (2, 3)
+    assert (await seam.look(REFS[0], count=1)).fresh in (2, 3, 4)  # those in flight may be counted
+    assert (await seam.look(REFS[0], count=3)).fresh == 0
+    assert (await seam.look(REFS[0], count=0)).fresh == 0  # all of them are in flight
+
+
+async def test_what_came_free_is_not_told_as_new(seam: Seam) -> None:
+    await seam.declared()
+    await seam.send(SendBatch(REFS[0], [NewMessage(b"%d" % n) for n in range(4)]))
+    held = [Held(d.id, d.receipt) for d in (await seam.look(REFS[0], count=3)).deliveries]
+    await seam.exchange(Exchange((Settlement(REFS[0], Verb.RELEASE, held),)))
+
+    for count in (0, 2, 1):
+        look = await seam.look(REFS[0], count=count)
+        assert (len(look.deliveries), look.fresh, look.more) == (count, None, count == 0)
+    assert (await seam.look(REFS[0], count=0)).fresh >= 1
+    assert (await seam.look(REFS[0], count=2)).fresh == 0
+
+
+async def test_a_brisk_look_beside_others_leaves_upkeep_to_the_next(seam: Seam) -> None:
+    await seam.declared()
+    await seam.send(SendBatch(REFS[0], [NewMessage(b"1")]))
+    held = [Held(d.id, d.receipt) for d in (await seam.look(REFS[0])).deliveries]
+    await seam.exchange(Exchange((Settlement(REFS[0], Verb.RELEASE, held),)))
+
+    beside = Receive(REFS[0], "me", 10, brisk=True, together=True)
+    [look] = await seam.together([Exchange((), (beside,))])
+    assert not look.deliveries
+    assert [d.body for d in (await seam.look(REFS[0])).deliveries] == [b"1"]
+
+    await seam.send(SendBatch(REFS[0], [NewMessage(b"2")]))
+    [look] = await seam.together([Exchange((), (beside,))])
+    assert [d.body for d in look.deliveries] == [b"2"]
+
+
 async def test_a_watch_ends_when_a_message_comes_and_takes_nothing(seam: Seam) -> None:
     await seam.declared()
     marks = await seam.watched()

@@ -58,18 +58,37 @@ async def test_what_is_in_a_quiet_shard_comes_with_the_first_batch(queue: AsyncQ
     assert len(first) == 10
 
 
+async def is_sent(queue: AsyncQueue) -> Any:
+    return lambda: queue.send_message("quiet", key=KEYS[-1])
+
+
+async def is_due(queue: AsyncQueue) -> Any:
+    return lambda: queue.send_message("quiet", key=KEYS[-1], delay=0.001)
+
+
+async def comes_free(queue: AsyncQueue) -> Any:
+    await queue.send_message("quiet", key=KEYS[-1])
+    taken = await queue.get_messages()
+    return lambda: queue.release_messages(taken)
+
+
 @in_shards
-@pytest.mark.parametrize("busy", [1, SHARDS - 1])
+@pytest.mark.parametrize(
+    ("busy", "how"),
+    [(busy, how) for busy in (1, SHARDS - 1) for how in (is_sent, is_due, comes_free)]
+    + [(SHARDS, comes_free)],  # what is new there waits for those before it
+)
 async def test_a_busy_shard_does_not_starve_a_quiet_one(
-    queue: AsyncQueue, harness: Harness, busy: int
+    queue: AsyncQueue, harness: Harness, busy: int, how: Callable[[AsyncQueue], Awaitable[Any]]
 ) -> None:
     """Upkeep looks everywhere, after less than a second; to empty the busy ones takes seconds."""
+    come = await how(harness.client().queue("orders"))
     for key in KEYS[:busy]:
         await queue.send_messages(range(10_000 // busy), key=key)
     handled = 0
     while handled < 500:  # it knows by now where there is plenty
         handled += await queue.acknowledge_messages(await queue.get_messages(10))
-    await harness.client().queue("orders").send_message("quiet", key=KEYS[-1])
+    await come()
 
     sent_at, batches, found = time.monotonic(), 0, False
     while not found:

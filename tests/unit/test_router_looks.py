@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from leanmq import LeanMQ
 from leanmq.backends.protocol import Delivery, Exchange, Exchanged, QueueRef, Receive
@@ -86,3 +87,72 @@ def test_who_was_woken_looks_only_where_something_came(monkeypatch: pytest.Monke
         assert [message.data for message in found] == ["there"]
         assert len(looks[0]) == 8
         assert looks[1:] == [{queue.shard_for("ann").name}]
+
+
+def test_a_plain_read_that_comes_too_late_does_not_move_the_mark() -> None:
+    route, look = Route("orders", PARTS), _Look(10)
+    told = Exchanged(mark="7-0", fresh=3)
+    look.take(route, PARTS[0], replace(ASKED, count=0), told)
+    assert route.rich == {"0": 3}
+
+    look.take(route, PARTS[0], replace(ASKED, brisk=True), Exchanged(), left=1)
+
+    assert look.marks == {"0": "7-0"}  # what came since then is not missed
+    assert route.rich == {}
+
+
+class Looks:
+    """What a router asked its node for, and what it was given."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[Receive] = []
+        self.given = 0
+        ask = Nodes._ask
+
+        def spy(nodes: Nodes, asks: Sequence[Any]) -> list[Any]:
+            results = ask(nodes, asks)
+            for (_, request), result in zip(asks, results, strict=True):
+                if isinstance(request, Exchange):
+                    self.asked += request.receive
+                    self.given += len(result.deliveries)
+            return results
+
+        monkeypatch.setattr(Nodes, "_ask", spy)
+
+
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_no_more_is_taken_from_nodes_than_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    with LeanMQ("memory://") as mq:
+        queue = mq.sharded_queue("orders", shards=8)
+        queue.send_messages(range(48), key=str)
+        looks = Looks(monkeypatch)
+        left = 48
+        while left:
+            messages = queue.get_messages(count)
+            left -= len(messages)
+            assert (len(messages), looks.given) == (count, 48 - left)
+            queue.acknowledge_messages(messages)
+        assert queue.get_messages(count) == []
+        queue.send_messages(range(48), key=str)
+        assert len(queue.get_messages(count)) == count
+        assert looks.given == 48 + count
+
+
+def test_a_backlog_is_drained_by_few_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    shards, batch = 16, 40
+    with LeanMQ("memory://") as mq:
+        queue = mq.sharded_queue("orders", shards=shards)
+        for _ in range(2):  # it learns from the first one that there is plenty
+            looks = Looks(monkeypatch)
+            queue.send_messages(range(20 * shards), key=str)
+            left, batches = 20 * shards, 0
+            while left:
+                left -= queue.acknowledge_messages(queue.get_messages(batch))
+                batches += 1
+
+        reads = [receive for receive in looks.asked if receive.count]
+        assert batches == 8
+        # Each shard once, and those again that a batch had no room for.
+        assert len(reads) <= shards + batches

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, Final
 
 from leanmq.backends.many import METHODS, Record, Recorded, Request, Watch, Watched
@@ -53,11 +54,15 @@ def together(operations: Sequence[Operation[Any]]) -> Operation[list[Any]]:
         advance(place, None)
     while begun:
         steps, begun = begun, []
-        calls = [(step,) if isinstance(step, Call) else step.calls for _, step in steps]
-        answers = iter((yield Many(tuple(call for some in calls for call in some))))
-        for (place, step), some in zip(steps, calls, strict=True):
-            outcomes = [next(answers) for _ in some]
-            advance(place, outcomes[0] if isinstance(step, Call) else outcomes)
+        calls: list[Call] = []
+        for _, step in steps:
+            calls += (step,) if isinstance(step, Call) else step.calls
+        answers = iter((yield Many(tuple(calls))))
+        for place, step in steps:
+            if isinstance(step, Call):
+                advance(place, next(answers))
+            else:
+                advance(place, list(islice(answers, len(step.calls))))
     return results
 
 

@@ -400,7 +400,7 @@ class StreamOperations:
         keys = yield from self.keys_of(request.queue)
         if request.brisk and not request.recover:
             result = yield from self._brisk(keys, request)
-            if result.deliveries:
+            if result.deliveries or request.together:
                 return result
         hub = self.wakes if request.watched else self.hub
         seen = hub.version(keys.stream) if hub else 0
@@ -445,9 +445,9 @@ class StreamOperations:
             (*_read(request), "STREAMS", keys.stream, ">"),
             ("HMGET", keys.meta, "lease", "ttl"),
         )
-        outcomes = yield Call(commands, keys.stream, idempotent=True)
-        reply, (lease, has_ttl) = (refusals.value(o, request.queue.name) for o in outcomes)
-        fresh = replies.entries(reply)
+        read, meta = yield Call(commands, keys.stream, idempotent=True)
+        fresh = replies.entries(refusals.value(read, request.queue.name))
+        lease, has_ttl = refusals.value(meta, request.queue.name)
         if not (fresh and lease):  # without a lease: just deleted, the script will tell
             return Exchanged()
         if has_ttl:

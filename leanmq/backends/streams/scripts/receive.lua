@@ -6,7 +6,8 @@
 -- Reply: {lease in ms, 1 if there is more to do at once, ms until something may come (-1: unknown),
 --   1 if suspects wait, ms for which a plain read will do, fresh entries as the server has them,
 --   {id for life, times} of each that became a dead letter, the last entry handed out to anybody (if
---   asked for), {entry, times, fields, suspect} ...}
+--   asked for), how many plain reads will find at most (-1: others wait besides),
+--   {entry, times, fields, suspect} ...}
 -- Invariants: each step is bounded; what is over max_deliveries becomes a dead letter instead of
 -- being handed out; a suspect is handed out alone; what has expired is deleted instead.
 -- include: _shared
@@ -82,6 +83,9 @@ for _, life in ipairs(ready) do
 end
 if #ready == PAGE then more = 1 end
 
+-- Mostly nothing is in flight, nor came free: then there is less to look for, and nothing to note.
+local pending = #redis.call('XPENDING', stream, GROUP, '-', '+', 1) > 0
+
 -- 3. Leases that ended: to FREE, uncounted. Looking costs time for each message in flight (0.1 us;
 -- XAUTOCLAIM would need 2), so do not look while no lease can end: nothing that is in flight has
 -- been held for long enough, and what is handed out from now on has its whole lease before it.
@@ -96,7 +100,9 @@ local function quiet()
   return sweep_every
 end
 
-if now >= sweep_at or sweep_at - now > taken_over then
+if not pending then
+  sweep_at = now + sweep_every
+elseif now >= sweep_at or sweep_at - now > taken_over then
   local cursor = settings[4] or '-'
   for _ = 1, SWEEPS do
     local rows = redis.call('XPENDING', stream, GROUP, 'IDLE', taken_over, cursor, '+', PAGE)
@@ -131,7 +137,7 @@ if now >= tonumber(settings[5] or '0') then
 end
 
 -- 4. Hand out what is free; what looks poisonous waits for a consumer that holds nothing.
-if #handed < count then
+if pending and #handed < count then
   local free = redis.call('XPENDING', stream, GROUP, '-', '+', PAGE, FREE)
   if #free == PAGE then more = 1 end
   for _, row in ipairs(free) do
@@ -156,13 +162,13 @@ if #handed < count then
 end
 
 -- 5. A suspect, alone.
-if kind == 'q' then
+if pending and kind == 'q' then
   local row = redis.call('XPENDING', stream, GROUP, '-', '+', 1, ALONE)[1]
   if row and alone and #handed < count and #handed == 0 then
     local times = tonumber(row[4]) + 1
     local entry = redis.call('XCLAIM', stream, GROUP, consumer, 0, row[1], 'RETRYCOUNT', times)[1]
     if entry and not drop_expired(row[1], entry[2]) then
-      return {lease, 1, -1, 0, 0, {}, buried, '', {row[1], times, entry[2], 1}}
+      return {lease, 1, -1, 0, 0, {}, buried, '', -1, {row[1], times, entry[2], 1}}
     end
     more = 1
   elseif row then
@@ -185,13 +191,25 @@ if #handed < count then
   end
 end
 
--- 7. Where this look ended; and if nothing was to be handed out, whether there is anything.
-local mark = ''
-if #handed == 0 and #fresh == 0 and (watched or count == 0) then
+-- 7. Where this look ended, and what it left. What nobody was handed yet is no more than there are
+-- entries; if none is in flight, just as much.
+local none = #handed == 0 and #fresh == 0
+local mark, left = '', -1
+if none and (watched or (count == 0 and pending)) then
   mark = field(redis.call('XINFO', 'GROUPS', stream)[1], 'last-delivered-id')
-  if count == 0 and (#redis.call('XPENDING', stream, GROUP, '-', '+', 1, FREE) > 0
-      or #redis.call('XRANGE', stream, '(' .. mark, '+', 'COUNT', 1) > 0) then
-    more = 1
+end
+if count == 0 and pending and #redis.call('XPENDING', stream, GROUP, '-', '+', 1, FREE) > 0 then
+  more = 1
+elseif more == 0 and #handed + #fresh < count then
+  left = 0
+elseif more == 0 and (count == 0 or #handed < count) then
+  left = redis.call('XLEN', stream) - #handed - #fresh
+  if count == 0 and left > 0 then
+    if pending and #redis.call('XRANGE', stream, '(' .. mark, '+', 'COUNT', 1) == 0 then
+      left = 0
+    else
+      more = 1
+    end
   end
 end
 
@@ -199,17 +217,17 @@ end
 local soon, calm = -1, 0
 local first = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')
 local at = first[2] and tonumber(first[2]) or math.huge
-if #handed == 0 and #fresh == 0 then
+if none then
   if at < math.huge then soon = math.max(at - now, 0) end
-  local rows = redis.call('XPENDING', stream, GROUP, '-', '+', 10)
-  local left = (#rows == 10) and 0 or math.huge
-  for _, row in ipairs(rows) do left = math.min(left, taken_over - tonumber(row[3])) end
-  if left < math.huge then
-    left = math.max(left, sweep_at - now)
-    soon = (soon < 0) and left or math.min(soon, left)
+  local rows = pending and redis.call('XPENDING', stream, GROUP, '-', '+', 10) or {}
+  local ends = (#rows == 10) and 0 or math.huge
+  for _, row in ipairs(rows) do ends = math.min(ends, taken_over - tonumber(row[3])) end
+  if ends < math.huge then
+    ends = math.max(ends, sweep_at - now)
+    soon = (soon < 0) and ends or math.min(soon, ends)
   end
 elseif more == 0 and #handed < count then
   calm = math.max(math.min(sweep_at, at, now + sweep_every) - now, 0)
 end
 
-return {lease, more, soon, suspects, calm, fresh, buried, mark, unpack(handed)}
+return {lease, more, soon, suspects, calm, fresh, buried, mark, left, unpack(handed)}
