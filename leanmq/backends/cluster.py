@@ -80,9 +80,9 @@ class ClusterSlots:
                     self._slots[slot] = target
                     fresh = yield from self._send(target, commands + tell, call)
                 else:
-                    pairs = tuple(c for command in commands for c in (("ASKING",), command))
+                    pairs = tuple(c for one in commands + tell for c in (("ASKING",), one))
                     fresh = (yield from self._send(target, pairs, call))[1::2]
-                    if tell:  # until the slot has moved, the others listen where it was
+                    if tell:  # the others listen where it was, and once it has moved, there
                         yield from self._send(asked[places[0]], tell, call)
                 for place, outcome in zip(places, fresh, strict=False):
                     outcomes[place], asked[place] = outcome, target

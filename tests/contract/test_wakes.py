@@ -15,12 +15,14 @@ from typing import Any
 import pytest
 
 from leanmq import ClosedError, ConnectionError
-from leanmq.backends import listeners, subscriptions
+from leanmq.backends import listeners, pipelines, subscriptions
 from leanmq.backends.many import Watch
 from leanmq.backends.protocol import NewMessage, QueueRef, SendBatch
 from leanmq.backends.streams.keys import queue_keys
+from leanmq.backends.streams.scripts import script
 from tests.contract.harness import Harness, eventually
 from tests.contract.seam import REFS, Seam
+from tests.support.cluster import ClusterTopology
 
 pytestmark = pytest.mark.on("cluster")
 
@@ -173,6 +175,42 @@ async def test_a_message_is_found_that_is_sent_while_its_slot_moves(
     async with asyncio.timeout(WITHIN):
         assert await finding == REFS[0]
     await moving
+    await asyncio.to_thread(harness.servers.move_slot, key, source)
+
+
+@pytest.mark.on("cluster", worlds=("sync",))  # the other would stand still with the sender
+async def test_a_message_is_found_whose_sender_was_sent_on_just_before_its_slot_moved(
+    harness: Harness, opened: Open, seam: Seam, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, sender = key_of(harness, REFS[0]), opened()
+    source = harness.servers.primary_for(key)
+    assert isinstance(harness.servers, ClusterTopology)
+    for server in harness.servers.primaries():  # else it is sent anew, by what it knows then
+        harness.servers.ask(server, "SCRIPT", "LOAD", script("send").text)
+    emptied, sent_on, settled = threading.Event(), threading.Event(), threading.Event()
+
+    def slow_hops(*arguments: Any) -> Any:
+        found = pipelines.hops(*arguments)
+        if "ASK" in {code for _, code in found} and not sent_on.is_set():
+            sent_on.set()
+            assert settled.wait(20)
+        return found
+
+    def wait() -> None:
+        emptied.set()
+        assert sent_on.wait(20)
+
+    monkeypatch.setattr("leanmq.backends.cluster.hops", slow_hops)
+    moving = asyncio.ensure_future(asyncio.to_thread(harness.servers.move_slot, key, emptied=wait))
+    await eventually(_is_set(emptied), within=10)
+    sending = asyncio.ensure_future(stored(sender, REFS[0]))
+    await moving
+    marks = await seam.watched(REFS[:1])  # it has looked, and listens where the slot is now
+    settled.set()
+    await sending
+
+    async with asyncio.timeout(WITHIN):
+        assert await seam.until_awake(marks) == [REFS[0]]
     await asyncio.to_thread(harness.servers.move_slot, key, source)
 
 

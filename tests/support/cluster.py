@@ -153,6 +153,7 @@ class ClusterTopology(Topology):
         key: str,
         to: RedisProcess | None = None,
         midway: Callable[[], object] | None = None,
+        emptied: Callable[[], object] | None = None,
     ) -> tuple[RedisProcess, RedisProcess]:
         slot = _slot(key)
         source = self.primary_for(key)
@@ -160,7 +161,7 @@ class ClusterTopology(Topology):
             primaries = self.primaries()
             to = primaries[(primaries.index(source) + 1) % len(primaries)]
         if to is not source:
-            self._migrate(slot, source, to, midway)
+            self._migrate(slot, source, to, midway, emptied)
         return source, to
 
     def _migrate(
@@ -169,6 +170,7 @@ class ClusterTopology(Topology):
         source: RedisProcess,
         target: RedisProcess,
         midway: Callable[[], object] | None = None,
+        emptied: Callable[[], object] | None = None,
     ) -> None:
         source_id, target_id = self._id(source), self._id(target)
         self.ask(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", source_id)
@@ -188,6 +190,8 @@ class ClusterTopology(Topology):
                 midway = None
                 continue  # It may have made keys.
             break
+        if emptied is not None:
+            emptied()
         # The target first: if it were told last, both would send clients to each other.
         self.ask(target, "CLUSTER", "SETSLOT", slot, "NODE", target_id)
         self.ask(source, "CLUSTER", "SETSLOT", slot, "NODE", target_id)

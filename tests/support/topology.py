@@ -94,6 +94,7 @@ class Topology(Deployment):
         key: str,
         to: RedisProcess | None = None,
         midway: Callable[[], object] | None = None,
+        emptied: Callable[[], object] | None = None,
     ) -> tuple[RedisProcess, RedisProcess]:
         """Move the key's slot to another primary, key by key, while clients go on using it.
 
@@ -101,6 +102,7 @@ class Topology(Deployment):
             to: The primary that shall serve the slot; by default the next one.
             midway: Called once, when the slot is open on both sides and its first key (if it
                 has any) has moved: what it does, it does in the middle of a migration.
+            emptied: Called when all keys have moved, and the slot is still open on both sides.
 
         Returns:
             The primary that served the slot, and the one that serves it now.

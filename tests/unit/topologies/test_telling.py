@@ -70,7 +70,7 @@ def test_who_is_redirected_tells_there(cluster: Cluster, world: World) -> None:
     assert told(world) == [(A, commands), (C, commands)]
 
 
-def test_while_a_slot_is_on_its_way_it_is_told_once_more_where_it_was(
+def test_while_a_slot_is_on_its_way_it_is_told_on_both_sides(
     cluster: Cluster, world: World
 ) -> None:
     settle_in(cluster, world)
@@ -82,7 +82,7 @@ def test_while_a_slot_is_on_its_way_it_is_told_once_more_where_it_was(
 
     assert told(world) == [
         (A, ["GET k", "GET new", f"SPUBLISH {SHARD}"]),
-        (B, ["ASKING", "GET new"]),
+        (B, ["ASKING", "GET new", "ASKING", f"SPUBLISH {SHARD}"]),
         (A, [f"SPUBLISH {SHARD}"]),
     ]
 
