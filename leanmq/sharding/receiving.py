@@ -56,8 +56,6 @@ class _Look:
     wanted: int
     deliveries: dict[str, list[Delivery]] = attrs.field(factory=dict)
     count: int = 0
-    more: bool = False
-    suspects: bool = False
     lost: bool = False
     lease: float = 0.0
     calm: float = math.inf
@@ -93,7 +91,7 @@ class _Look:
         route.has(label, left)
         if result.suspects:
             route.suspects[label] = None
-        else:
+        elif not asked.brisk:
             route.suspects.pop(label, None)
         self.lost = self.lost or result.lost or (asked.recover and got >= asked.count)
         if result.lease:

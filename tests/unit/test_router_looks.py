@@ -101,6 +101,17 @@ def test_a_plain_read_that_comes_too_late_does_not_move_the_mark() -> None:
     assert route.rich == {}
 
 
+def test_a_plain_read_knows_nothing_of_suspects() -> None:
+    route, look = Route("orders", PARTS), _Look(10)
+    look.take(route, PARTS[0], ASKED, Exchanged(suspects=True))
+
+    look.take(route, PARTS[0], replace(ASKED, brisk=True), Exchanged((), [delivery("1-0", 1)]))
+    assert look.result(route).suspects
+
+    look.take(route, PARTS[0], ASKED, Exchanged())
+    assert not look.result(route).suspects
+
+
 class Looks:
     """What a router asked its node for, and what it was given."""
 
