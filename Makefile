@@ -58,7 +58,7 @@ matrix: $(INSTALLED) ## The contract on all servers, versions of redis-py and in
 	$(RUN) scripts.matrix $(ROWS)
 
 mutants: $(INSTALLED) ## Whether the contract notices what is broken on purpose
-	$(RUN) scripts.mutants
+	$(RUN) scripts.mutants $(MUTANTS)
 
 flake: $(INSTALLED) ## The contract N=10 times in random order; tells the seed of a failure
 	@for run in $$(seq $(N)); do \
