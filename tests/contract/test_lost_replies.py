@@ -98,7 +98,8 @@ async def test_messages_of_a_lost_reply_come_again_uncounted_to_the_same_client(
     stranger = harness.client().queue("orders")
     await stranger.declare()
 
-    with lost_reply(harness, b"XREADGROUP"):  # by the script or without
+    stream = harness.stored("orders")[0].live.stream
+    with lost_reply(harness, stream.encode()):  # by the script or, while it is calm, without
         messages = await queue.get_messages(8, timeout=10)
     got = {m.data for m in messages}
     while len(got) < 8:
