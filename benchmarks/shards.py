@@ -5,8 +5,8 @@ queue without shards and on queues of 1, 8 and 64; received from a large backlog
 ones that leave each shard less than a batch: from one after a pause, and from five in a row. Rounds
 of all take turns; the cost is the processor time of client and server together (see
 ``benchmarks.scale``), of each the best round. Then the round trips a second that a waiting consumer
-of 64 shards makes, on one node and on each of three. Exit 1 if a message in 64 shards costs more than 20% more than in one, or if waiting
-makes more than two round trips a second at a node.
+of 64 shards makes, on one node and on each of three. Exit 1 if a message in 64 shards costs more
+than 20% more than in one, or if waiting makes more than two round trips a second at a node.
 """
 
 from __future__ import annotations
