@@ -16,8 +16,6 @@ from leanmq.backends.streams.keys import queue_keys
 from tests.contract.harness import Harness, drain, eventually
 from tests.contract.traffic import Traffic
 from tests.support.cluster import ClusterTopology
-from tests.support.process import RedisProcess
-from tests.support.topology import Topology
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -26,14 +24,6 @@ pytestmark = pytest.mark.timeout(180)
 def key(harness: Harness) -> str:
     """A key of the queue: which node is meant."""
     return queue_keys(harness.prefix, "orders", "orders").live.stream
-
-
-def entries_added(servers: Topology, node: RedisProcess, key: str) -> int:
-    """How many entries the stream of this node has seen in its life."""
-    figures = servers.ask(node, "XINFO", "STREAM", key)
-    if isinstance(figures, dict):
-        return int(figures["entries-added"])
-    return int(figures[figures.index("entries-added") + 1])
 
 
 @pytest.mark.on("redis", "sentinel", "cluster")
@@ -71,9 +61,9 @@ async def test_work_goes_on_after_a_planned_failover(harness: Harness, key: str)
         new = await asyncio.to_thread(servers.wait_for_new_primary, key, old)
 
         async def sends_arrive() -> bool:  # there, while the old one still says it is primary
-            return await asyncio.to_thread(entries_added, servers, new, key) > before
+            return await asyncio.to_thread(servers.entries_added, new, key) > before
 
-        before = await asyncio.to_thread(entries_added, servers, new, key)
+        before = await asyncio.to_thread(servers.entries_added, new, key)
         await eventually(sends_arrive, within=15, what="a send to the new primary")
         await traffic.goes_on()
 

@@ -164,6 +164,13 @@ class Topology(Deployment):
         assert node is not None
         return node
 
+    def entries_added(self, node: RedisProcess, key: str) -> int:
+        """Return how many entries the node's stream has seen in its life."""
+        figures = self.ask(node, "XINFO", "STREAM", key)
+        if isinstance(figures, dict):
+            return int(figures["entries-added"])
+        return int(figures[figures.index("entries-added") + 1])
+
     def config_set(self, name: str, value: str | int, nodes: Sequence[RedisProcess] = ()) -> None:
         """Change a setting of all data nodes (or of ``nodes``); ``heal`` restores it."""
         for node in nodes or self.nodes:
