@@ -26,6 +26,7 @@ class Account:
         unknown: Sends whose outcome was unknown.
         handled: Messages that were handled.
         lost: Confirmed, not handled, and not in the queue either.
+        losing: For how long such were confirmed, in seconds.
         twice: Messages that were handled more than once.
         gap: The longest time between two successes of either loop, in seconds.
         errors: LeanMQErrors that the loops saw, by type.
@@ -35,6 +36,7 @@ class Account:
     unknown: int
     handled: int
     lost: tuple[int, ...]
+    losing: float
     twice: int
     gap: float
     errors: dict[str, int]
@@ -133,11 +135,17 @@ class Traffic(AbstractAsyncContextManager["Traffic"]):
         times = Counter(self.handled)
         unexpected = set(times) - {*self.confirmed, *self.unknown}
         assert not unexpected, f"handled, but never sent: {sorted(unexpected)[:10]}"
+        lost = {
+            n: at
+            for n, at in zip(self.confirmed, self._successes["send"], strict=True)
+            if n not in times
+        }
         account = Account(
             confirmed=len(self.confirmed),
             unknown=len(self.unknown),
             handled=len(times),
-            lost=tuple(n for n in self.confirmed if n not in times),
+            lost=tuple(lost),
+            losing=max(lost.values()) - min(lost.values()) if lost else 0.0,
             twice=sum(1 for count in times.values() if count > 1),
             gap=max(max(b - a for a, b in pairwise(s)) for s in self._successes.values()),
             errors=dict(self.errors),
@@ -148,8 +156,9 @@ class Traffic(AbstractAsyncContextManager["Traffic"]):
     def _report(self, fault: str, account: Account) -> None:
         line = (
             f"{self._name:18} {fault:22} confirmed {account.confirmed:6} unknown "
-            f"{account.unknown:3} handled {account.handled:6} lost {len(account.lost):5} "
-            f"twice {account.twice:3} longest gap {account.gap:5.2f} s errors {account.errors}"
+            f"{account.unknown:3} handled {account.handled:6} lost {len(account.lost):5} in "
+            f"{account.losing:4.2f} s twice {account.twice:3} longest gap {account.gap:5.2f} s "
+            f"errors {account.errors}"
         )
         print(line)  # noqa: T201  # shown by pytest -rP
         if path := os.environ.get("LEANMQ_TEST_REPORT"):
