@@ -51,9 +51,10 @@ _POLL: Final = 0.05
 
 @attrs.define
 class _Look:
-    """What the looks of one receive came to so far."""
+    """A receive of a queue, and what its looks came to so far."""
 
-    wanted: int
+    route: Route
+    receive: Receive
     deliveries: dict[str, list[Delivery]] = attrs.field(factory=dict)
     count: int = 0
     lost: bool = False
@@ -63,9 +64,12 @@ class _Look:
     buried: list[tuple[str, int]] = attrs.field(factory=list)
     marks: dict[str, str] = attrs.field(factory=dict)
 
-    def take(
-        self, route: Route, part: Part, asked: Receive, result: Exchanged, left: int | None = None
-    ) -> None:
+    @property
+    def wanted(self) -> int:
+        """How many messages are asked for."""
+        return self.receive.count
+
+    def take(self, part: Part, asked: Receive, result: Exchanged, left: int | None = None) -> None:
         """Enter what one part answered; ``left`` is what a brisk look leaves, if it finds all."""
         label, got = part.label, len(result.deliveries)
         if got:
@@ -88,11 +92,11 @@ class _Look:
             left = result.fresh
         else:
             left = 0
-        route.has(label, left)
+        self.route.has(label, left)
         if result.suspects:
-            route.suspects[label] = None
+            self.route.suspects[label] = None
         elif not asked.brisk:
-            route.suspects.pop(label, None)
+            self.route.suspects.pop(label, None)
         self.lost = self.lost or result.lost or (asked.recover and got >= asked.count)
         if result.lease:
             self.lease = min(self.lease, result.lease) if self.lease else result.lease
@@ -102,19 +106,19 @@ class _Look:
         if result.mark or label not in self.marks:  # a watch from the first one misses nothing
             self.marks[label] = result.mark
 
-    def judge(self, route: Route) -> None:
+    def judge(self) -> None:
         """Enter what is to be thought of the next receive."""
-        route.plenty = 2 * self.count >= self.wanted
+        self.route.plenty = 2 * self.count >= self.wanted
         if self.count:
-            route.each = self.count / len(self.deliveries)
+            self.route.each = self.count / len(self.deliveries)
 
-    def result(self, route: Route) -> Exchanged:
+    def result(self) -> Exchanged:
         """The answer of the whole."""
         return Exchanged(
             (),
             list(chain.from_iterable(self.deliveries.values())),
-            more=bool(route.rich) and not self.count,
-            suspects=bool(route.suspects),
+            more=bool(self.route.rich) and not self.count,
+            suspects=bool(self.route.suspects),
             lease=self.lease,
             calm=0.0 if math.isinf(self.calm) else min(self.calm, self.soon),
             buried=self.buried,
@@ -154,25 +158,25 @@ class Receiving(Whole):
     def _receive(self, route: Route, receive: Receive, wait: float) -> Plan[Exchanged]:
         if route.vanished:
             raise route.not_found()
-        look = _Look(receive.count)
+        look = _Look(route, receive)
         if receive.brisk and not receive.recover and route.plenty:
-            yield from self._busy(route, receive, look)
+            yield from self._busy(look)
         if not look.count:
-            yield from self._all(route, receive, look, wait > 0)
-        look.judge(route)
-        result = look.result(route)
+            yield from self._all(look, wait > 0)
+        look.judge()
+        result = look.result()
         if result.deliveries or result.more or result.buried or wait <= 0:
             return result
         asleep = self.clock.monotonic()
-        if awake := (yield from self._watch(route, receive, look, wait)):
+        if awake := (yield from self._watch(look, wait)):
             look.soon -= self.clock.monotonic() - asleep
-            parts = self._in_turn(route, receive, awake)
-            yield from self._deal(route, receive, look, _evenly(parts, look.wanted), False)
-            look.judge(route)
-            result = look.result(route)
+            parts = self._in_turn(look, awake)
+            yield from self._deal(look, _evenly(parts, look.wanted), False)
+            look.judge()
+            result = look.result()
         return result
 
-    def _busy(self, route: Route, receive: Receive, look: _Look) -> Plan[None]:
+    def _busy(self, look: _Look) -> Plan[None]:
         """Parts that have plenty, the next time others: as many as it takes for a full batch.
 
         The others wait until these are empty, or until upkeep is due: less than a second. If these
@@ -180,48 +184,47 @@ class Receiving(Whole):
         few; upkeep waits even then.
         """
         least = 1
-        while shares := self._planned(route, look, least, but=look.marks):
-            yield from self._some(route, receive, look, shares, False)
+        while shares := self._planned(look, least, but=look.marks):
+            yield from self._some(look, shares, False)
             least *= 2  # there was less than was thought: others may have taken it
         left = look.wanted - look.count
-        if 2 * left > look.wanted and len(route.parts) * route.each <= 2 * left:
-            parts = [part for part in route.in_turn() if part.label not in look.marks]
+        if 2 * left > look.wanted and len(look.route.parts) * look.route.each <= 2 * left:
+            parts = [part for part in look.route.in_turn() if part.label not in look.marks]
             shares = [
                 (part, count, _MANY)
                 for part, count, _ in _evenly(parts, left)
                 if count and part.node.breaker.state == "closed"
             ]
             if shares:
-                yield from self._some(route, receive, look, shares, False)
+                yield from self._some(look, shares, False)
 
-    def _all(self, route: Route, receive: Receive, look: _Look, watched: bool) -> Plan[None]:
+    def _all(self, look: _Look, watched: bool) -> Plan[None]:
         """Every part, with its upkeep; those that have plenty are asked for messages, or all."""
-        parts = self._in_turn(route, receive, route.parts)
+        route, receive = look.route, look.receive
+        parts = self._in_turn(look, route.parts)
         if route.plenty and not (receive.recover or (receive.alone and route.suspects)):
-            planned = [(p, count, None) for p, count, _ in self._planned(route, look, 1)]
+            planned = [(p, count, None) for p, count, _ in self._planned(look, 1)]
             asked = {part.label for part, _, _ in planned}
             wanted = look.wanted - sum(count for _, count, _ in planned)
             others = _evenly([part for part in parts if part.label not in asked], wanted, _FEW)
-            yield from self._deal(route, receive, look, [*planned, *others], False)
+            yield from self._deal(look, [*planned, *others], False)
         if not look.count:
             look.marks.clear()
-            yield from self._deal(route, receive, look, _evenly(parts, look.wanted), watched)
+            yield from self._deal(look, _evenly(parts, look.wanted), watched)
 
-    def _in_turn(self, route: Route, receive: Receive, parts: Sequence[Part]) -> list[Part]:
+    def _in_turn(self, look: _Look, parts: Sequence[Part]) -> list[Part]:
         """Each time another one is the first; but those with suspects, who may have them."""
-        turned = list(route.in_turn(parts))
-        if receive.alone:
-            turned.sort(key=lambda part: part.label not in route.suspects)
+        turned = list(look.route.in_turn(parts))
+        if look.receive.alone:
+            turned.sort(key=lambda part: part.label not in look.route.suspects)
         return turned
 
-    def _planned(
-        self, route: Route, look: _Look, least: int, but: Container[str] = ()
-    ) -> Sequence[_Share]:
+    def _planned(self, look: _Look, least: int, but: Container[str] = ()) -> Sequence[_Share]:
         """Of parts that are known to have messages, at least so many, if all have so many.
 
         Those that were asked last come last, and what is planned is not planned by others.
         """
-        wanted = look.wanted - look.count
+        route, wanted = look.route, look.wanted - look.count
         most = -(-wanted // least)
         shares: list[_Share] = []
         for label, fresh in list(route.rich.items()):
@@ -237,32 +240,18 @@ class Receiving(Whole):
             route.has(label, left or 0)
         return shares
 
-    def _deal(
-        self,
-        route: Route,
-        receive: Receive,
-        look: _Look,
-        shares: Sequence[_Share],
-        watched: bool,
-    ) -> Plan[None]:
+    def _deal(self, look: _Look, shares: Sequence[_Share], watched: bool) -> Plan[None]:
         """Parts, each for its share; then those that have more, for what is left."""
-        yield from self._some(route, receive, look, shares, watched)
-        if not receive.recover:
-            while shares := self._planned(route, look, 1):
-                yield from self._some(route, receive, look, shares, watched)
+        yield from self._some(look, shares, watched)
+        if not look.receive.recover:
+            while shares := self._planned(look, 1):
+                yield from self._some(look, shares, watched)
         if look.count > look.wanted:
-            yield from self._give_back(route, receive, look)
+            yield from self._give_back(look)
 
-    def _some(
-        self,
-        route: Route,
-        receive: Receive,
-        look: _Look,
-        shares: Sequence[_Share],
-        watched: bool,
-    ) -> Plan[None]:
+    def _some(self, look: _Look, shares: Sequence[_Share], watched: bool) -> Plan[None]:
         """Ask parts for messages, each for its share, and enter what they answer."""
-        asks = []
+        receive, asks = look.receive, []
         for part, count, left in shares:
             if receive.recover:
                 count = max(1, count)
@@ -278,18 +267,18 @@ class Receiving(Whole):
                 together=True,
             )
             asks.append((part, Exchange((), (asked,))))
-        results = yield from self.ask(route, asks)
+        results = yield from self.ask(look.route, asks)
         errors = []
         for (part, exchange), (_, _, left), result in zip(asks, shares, results, strict=True):
             if isinstance(result, Exchanged):
-                look.take(route, part, exchange.receive[0], result, left)
+                look.take(part, exchange.receive[0], result, left)
                 continue
-            route.has(part.label, 0)
+            look.route.has(part.label, 0)
             errors.append(result)
             look.lost = look.lost or result.in_doubt
-        self._raise(route, errors, look)
+        self._raise(look, errors)
 
-    def _raise(self, route: Route, errors: Sequence[LeanMQError], look: _Look) -> None:
+    def _raise(self, look: _Look, errors: Sequence[LeanMQError]) -> None:
         """What cannot be passed over: no part answered, or one answered what it never should."""
         for error in errors:
             if not isinstance(error, UnreachableError | QueueNotFoundError):
@@ -297,7 +286,7 @@ class Receiving(Whole):
         if not look.deliveries:
             for error in errors:
                 if isinstance(error, QueueNotFoundError):
-                    raise route.not_found()
+                    raise look.route.not_found()
         if errors and not look.marks:
             raise errors[0]
 
@@ -308,7 +297,7 @@ class Receiving(Whole):
             held = [receipt for label, receipt in pairs if label == part.label]
         return replace(receive, queue=part.ref(receive.queue), count=count, held=held, **terms)
 
-    def _give_back(self, route: Route, receive: Receive, look: _Look) -> Plan[None]:
+    def _give_back(self, look: _Look) -> Plan[None]:
         """Release, uncounted, what is more than was wanted: it comes first the next time."""
         kept: dict[str, list[Delivery]] = {}
         back: list[Held] = []
@@ -318,33 +307,31 @@ class Receiving(Whole):
             back += [Held(d.id, d.receipt) for d in deliveries[room:]]
             room -= len(kept[label])
         look.deliveries, look.count = kept, look.wanted
-        yield from self.settle([Settlement(receive.queue, Verb.RELEASE, back)])
+        yield from self.settle([Settlement(look.receive.queue, Verb.RELEASE, back)])
 
     # --- waiting
 
-    def _watch(
-        self, route: Route, receive: Receive, look: _Look, wait: float
-    ) -> Plan[Sequence[Part]]:
+    def _watch(self, look: _Look, wait: float) -> Plan[Sequence[Part]]:
         """Wait until something may have come; the parts where it may be, none if nothing came."""
         seconds = min(wait, _SLICE, look.soon)
         by_node: dict[int, list[tuple[QueueRef, str]]] = {}
         blind = False
-        for part in route.parts:
+        for part in look.route.parts:
             node = part.node
             if node.breaker.state != "closed" or part.label not in look.marks:
                 seconds = min(seconds, _WHILE_DOWN)
             elif node.capabilities is not None and node.capabilities.many_queues:
                 mark = look.marks[part.label]
-                by_node.setdefault(node.place, []).append((part.ref(receive.queue), mark))
+                by_node.setdefault(node.place, []).append((part.ref(look.receive.queue), mark))
             else:
                 blind = True
         if blind:
             seconds = min(seconds, _POLL)
         if not by_node or seconds <= 0:
             yield Sleep(max(0.0, seconds))
-            return route.parts if blind else ()
+            return look.route.parts if blind else ()
         awake = yield from self._until_awake(by_node, seconds)
-        return [part for part in route.parts if (part.node.place, part.queue) in awake]
+        return [part for part in look.route.parts if (part.node.place, part.queue) in awake]
 
     def _until_awake(
         self, by_node: Mapping[int, Sequence[tuple[QueueRef, str]]], seconds: float

@@ -19,7 +19,7 @@ from leanmq.sharding.routing import Node, Part, Route
 
 NODE = Node("a", 0, Breaker(SystemClock()))
 PARTS = (Part("0", NODE, "orders#0"), Part("1", NODE, "orders#1"))
-ASKED = Receive(QueueRef("orders"), "me", 2)
+ASKED = Receive(QueueRef("orders"), "me", 10)
 
 
 def delivery(name: str, count: int, *, suspect: bool = False) -> Delivery:
@@ -27,33 +27,36 @@ def delivery(name: str, count: int, *, suspect: bool = False) -> Delivery:
 
 
 def test_of_a_message_that_came_twice_in_one_receive_the_newer_delivery_is_left() -> None:
-    route, look = Route("orders", PARTS), _Look(10)
-    look.take(route, PARTS[0], ASKED, Exchanged((), [delivery("1-0", 1), delivery("2-0", 1)]))
+    route = Route("orders", PARTS)
+    look = _Look(route, ASKED)
+    look.take(PARTS[0], ASKED, Exchanged((), [delivery("1-0", 1), delivery("2-0", 1)]))
 
-    look.take(route, PARTS[0], ASKED, Exchanged((), [delivery("1-0", 2), delivery("3-0", 1)]))
+    look.take(PARTS[0], ASKED, Exchanged((), [delivery("1-0", 2), delivery("3-0", 1)]))
 
-    found = [(d.id, d.receipt) for d in look.result(route).deliveries]
+    found = [(d.id, d.receipt) for d in look.result().deliveries]
     assert found == [("0#2-0", "0#2-0 1 me"), ("0#1-0", "0#1-0 2 me"), ("0#3-0", "0#3-0 1 me")]
     assert look.count == 3
 
 
 def test_messages_of_one_part_stay_in_order_and_parts_take_turns() -> None:
-    route, look = Route("orders", PARTS), _Look(10)
+    route = Route("orders", PARTS)
+    look = _Look(route, ASKED)
     for part, names in ((0, ["1-0", "2-0"]), (1, ["1-0"]), (0, ["3-0"])):
-        look.take(route, PARTS[part], ASKED, Exchanged((), [delivery(n, 1) for n in names]))
+        look.take(PARTS[part], ASKED, Exchanged((), [delivery(n, 1) for n in names]))
 
-    found = [d.id for d in look.result(route).deliveries]
+    found = [d.id for d in look.result().deliveries]
     assert [one for one in found if one.startswith("0#")] == ["0#1-0", "0#2-0", "0#3-0"]
     assert sorted(found) == ["0#1-0", "0#2-0", "0#3-0", "1#1-0"]
 
 
 def test_a_suspect_stands_first() -> None:
-    route, look = Route("orders", PARTS), _Look(10)
-    look.take(route, PARTS[0], ASKED, Exchanged((), [delivery("1-0", 1)]))
+    route = Route("orders", PARTS)
+    look = _Look(route, ASKED)
+    look.take(PARTS[0], ASKED, Exchanged((), [delivery("1-0", 1)]))
 
-    look.take(route, PARTS[1], ASKED, Exchanged((), [delivery("9-0", 3, suspect=True)]))
+    look.take(PARTS[1], ASKED, Exchanged((), [delivery("9-0", 3, suspect=True)]))
 
-    assert look.result(route).deliveries[0].id == "1#9-0"
+    assert look.result().deliveries[0].id == "1#9-0"
 
 
 def test_who_was_woken_looks_only_where_something_came(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,26 +93,28 @@ def test_who_was_woken_looks_only_where_something_came(monkeypatch: pytest.Monke
 
 
 def test_a_plain_read_that_comes_too_late_does_not_move_the_mark() -> None:
-    route, look = Route("orders", PARTS), _Look(10)
+    route = Route("orders", PARTS)
+    look = _Look(route, ASKED)
     told = Exchanged(mark="7-0", fresh=3)
-    look.take(route, PARTS[0], replace(ASKED, count=0), told)
+    look.take(PARTS[0], replace(ASKED, count=0), told)
     assert route.rich == {"0": 3}
 
-    look.take(route, PARTS[0], replace(ASKED, brisk=True), Exchanged(), left=1)
+    look.take(PARTS[0], replace(ASKED, brisk=True), Exchanged(), left=1)
 
     assert look.marks == {"0": "7-0"}  # what came since then is not missed
     assert route.rich == {}
 
 
 def test_a_plain_read_knows_nothing_of_suspects() -> None:
-    route, look = Route("orders", PARTS), _Look(10)
-    look.take(route, PARTS[0], ASKED, Exchanged(suspects=True))
+    route = Route("orders", PARTS)
+    look = _Look(route, ASKED)
+    look.take(PARTS[0], ASKED, Exchanged(suspects=True))
 
-    look.take(route, PARTS[0], replace(ASKED, brisk=True), Exchanged((), [delivery("1-0", 1)]))
-    assert look.result(route).suspects
+    look.take(PARTS[0], replace(ASKED, brisk=True), Exchanged((), [delivery("1-0", 1)]))
+    assert look.result().suspects
 
-    look.take(route, PARTS[0], ASKED, Exchanged())
-    assert not look.result(route).suspects
+    look.take(PARTS[0], ASKED, Exchanged())
+    assert not look.result().suspects
 
 
 class Looks:
