@@ -198,6 +198,14 @@ def _imports_the_copy() -> bool:
         return Path(told.stdout.strip()).is_relative_to(package)
 
 
+def _commit() -> int:
+    """The number of the commit that is checked out: as good as drawn by lot."""
+    told = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return int(told.stdout, 16)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run all mutants, or those whose name holds one of the words given."""
     parser = argparse.ArgumentParser(prog="mutants", description=__doc__)
@@ -207,11 +215,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--known-green", action="store_true", help="the code as it is was tested just now"
     )
+    parser.add_argument(
+        "--share",
+        type=int,
+        default=1,
+        metavar="N",
+        help="only every Nth; which ones depends on the commit, so that each has its turn",
+    )
     parser.add_argument("--verbose", action="store_true", help="show what the tests said")
     options = parser.parse_args(arguments)
+    if options.share < 1:
+        parser.error("--share: 1 is all of them, 3 a third")
 
     mutants = load(ROOT)
     chosen = [m for m in mutants if not options.words or any(w in m.name for w in options.words)]
+    if options.share > 1:
+        chosen = chosen[_commit() % options.share :: options.share]
     for mutant in mutants:
         mutant.mutated(ROOT)  # all of them still apply, or nothing runs
     if not _imports_the_copy():
