@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Container, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
-from typing import Final, TypeAlias
+from typing import Final
 
 import attrs
 from msgspec.structs import replace
@@ -23,15 +23,11 @@ from leanmq.backends.protocol import (
 )
 from leanmq.errors import LeanMQError, QueueNotFoundError, UnreachableError
 from leanmq.sharding.names import inside, outside
-from leanmq.sharding.routing import Part, Route
+from leanmq.sharding.routing import Part, Route, Share
 from leanmq.sharding.steps import TOGETHER, Plan, Sleep, Watching
 from leanmq.sharding.whole import Whole
 
 __all__ = ["Receiving"]
-
-_Share: TypeAlias = tuple[Part, int, int | None]
-"""A part, how many messages it is asked for, and how many new ones it is thought to have left then.
-If that is None, it is to look after itself first."""
 
 _SLICE: Final = 1.0
 """Seconds that one wait lasts at most."""
@@ -68,6 +64,11 @@ class _Look:
     def wanted(self) -> int:
         """How many messages are asked for."""
         return self.receive.count
+
+    def planned(self, least: int) -> Sequence[Share]:
+        """What to ask of at least so many parts, if all have so much; see ``Route.plan``."""
+        wanted = self.wanted - self.count
+        return self.route.plan(wanted, -(-wanted // least))
 
     def take(self, part: Part, asked: Receive, result: Exchanged, left: int | None = None) -> None:
         """Enter what one part answered; ``left`` is what a brisk look leaves, if it finds all."""
@@ -184,7 +185,7 @@ class Receiving(Whole):
         few; upkeep waits even then.
         """
         least = 1
-        while shares := self._planned(look, least, but=look.marks):
+        while shares := look.planned(least):
             yield from self._some(look, shares, False)
             least *= 2  # there was less than was thought: others may have taken it
         left = look.wanted - look.count
@@ -203,7 +204,7 @@ class Receiving(Whole):
         route, receive = look.route, look.receive
         parts = self._in_turn(look, route.parts)
         if route.plenty and not (receive.recover or (receive.alone and route.suspects)):
-            planned = [(p, count, None) for p, count, _ in self._planned(look, 1)]
+            planned = [(p, count, None) for p, count, _ in look.planned(1)]
             asked = {part.label for part, _, _ in planned}
             wanted = look.wanted - sum(count for _, count, _ in planned)
             others = _evenly([part for part in parts if part.label not in asked], wanted, _FEW)
@@ -219,37 +220,16 @@ class Receiving(Whole):
             turned.sort(key=lambda part: part.label not in look.route.suspects)
         return turned
 
-    def _planned(self, look: _Look, least: int, but: Container[str] = ()) -> Sequence[_Share]:
-        """Of parts that are known to have messages, at least so many, if all have so many.
-
-        Those that were asked last come last, and what is planned is not planned by others.
-        """
-        route, wanted = look.route, look.wanted - look.count
-        most = -(-wanted // least)
-        shares: list[_Share] = []
-        for label, fresh in list(route.rich.items()):
-            if not wanted:
-                break
-            part = route.by_label[label]
-            if part.node.breaker.state != "closed" or label in but:
-                continue
-            count = min(wanted, most, wanted if fresh is None else fresh)
-            wanted -= count
-            left = None if fresh is None else fresh - count
-            shares.append((part, count, left))
-            route.has(label, left or 0)
-        return shares
-
-    def _deal(self, look: _Look, shares: Sequence[_Share], watched: bool) -> Plan[None]:
+    def _deal(self, look: _Look, shares: Sequence[Share], watched: bool) -> Plan[None]:
         """Parts, each for its share; then those that have more, for what is left."""
         yield from self._some(look, shares, watched)
         if not look.receive.recover:
-            while shares := self._planned(look, 1):
+            while shares := look.planned(1):
                 yield from self._some(look, shares, watched)
         if look.count > look.wanted:
             yield from self._give_back(look)
 
-    def _some(self, look: _Look, shares: Sequence[_Share], watched: bool) -> Plan[None]:
+    def _some(self, look: _Look, shares: Sequence[Share], watched: bool) -> Plan[None]:
         """Ask parts for messages, each for its share, and enter what they answer."""
         receive, asks = look.receive, []
         for part, count, left in shares:
@@ -368,7 +348,7 @@ class Receiving(Whole):
                 return ()
 
 
-def _evenly(parts: Sequence[Part], wanted: int, among: int | None = None) -> list[_Share]:
+def _evenly(parts: Sequence[Part], wanted: int, among: int | None = None) -> list[Share]:
     """Parts with equal shares of what is wanted, or only the first ones; the others with none."""
     among = min(len(parts), among or len(parts))
     share, extra = divmod(wanted, max(1, among))

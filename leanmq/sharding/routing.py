@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import copy
 import itertools
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import attrs
 
@@ -32,7 +33,7 @@ from leanmq.errors import (
 from leanmq.sharding.breaker import Breaker
 from leanmq.sharding.steps import Asks, Background, Plan
 
-__all__ = ["Node", "Part", "Route", "Routing", "raise_first"]
+__all__ = ["Node", "Part", "Route", "Routing", "Share", "raise_first"]
 
 T = TypeVar("T")
 
@@ -79,6 +80,11 @@ class Part:
         return QueueRef(self.queue, queue.dead)
 
 
+Share: TypeAlias = tuple[Part, int, int | None]
+"""A part, how many messages it is asked for, and how many new ones it is thought to have left then.
+If that is None, it is to look after itself first."""
+
+
 @attrs.define(eq=False)
 class Route:
     """A queue that this router knows.
@@ -110,10 +116,16 @@ class Route:
     suspects: dict[str, None] = attrs.field(factory=dict)
     """Parts in which suspects wait."""
     _turns: Iterator[int] = attrs.field(factory=itertools.count)
+    _lock: threading.Lock = attrs.field(factory=threading.Lock)
 
     def __attrs_post_init__(self) -> None:
         self.by_label = {part.label: part for part in self.parts}
         self.places = frozenset(part.node.place for part in self.parts)
+
+    def forked(self) -> None:
+        """See ``Routing.forked``; a thread of the parent may have been about to enter something."""
+        self._lock = threading.Lock()
+        self.rich = {}
 
     def turn(self) -> int:
         """A number that no other caller gets."""
@@ -127,9 +139,34 @@ class Route:
 
     def has(self, label: str, left: int | None) -> None:
         """A part has so many messages left. It is last now: the others are asked before it."""
+        with self._lock:
+            self._has(label, left)
+
+    def _has(self, label: str, left: int | None) -> None:
         self.rich.pop(label, None)
         if left is None or left > 0:
             self.rich[label] = left
+
+    def plan(self, wanted: int, most: int) -> list[Share]:
+        """Of parts that are known to have messages: how many to ask each for, at most ``most``.
+
+        Those that were asked last come last. What is planned is not planned by another thread, but
+        of a part of which it is not known how many it has.
+        """
+        shares: list[Share] = []
+        with self._lock:
+            for label, fresh in list(self.rich.items()):
+                if not wanted:
+                    break
+                part = self.by_label[label]
+                if part.node.breaker.state != "closed":
+                    continue
+                count = min(wanted, most, wanted if fresh is None else fresh)
+                wanted -= count
+                left = None if fresh is None else fresh - count
+                shares.append((part, count, left))
+                self._has(label, left)
+        return shares
 
     def learn(self, epochs: Mapping[str, int]) -> int:
         """The epoch of the whole, from those of its parts."""
@@ -165,6 +202,8 @@ class Routing(ABC):
         """This is a child now: begin with locks that no thread of the parent may hold."""
         for node in self.nodes:
             node.breaker = Breaker(self.clock)
+        for route in self.routes.values():
+            route.forked()
 
     # --- what the two kinds of routers differ in
 

@@ -156,6 +156,45 @@ def test_no_more_is_taken_from_nodes_than_was_asked_for(
         assert looks.given == 48 + count
 
 
+def test_a_batch_is_full_though_others_took_what_was_known_of_a_part() -> None:
+    with LeanMQ("memory://shared") as mq, LeanMQ("memory://shared") as other:
+        queue = mq.sharded_queue("orders", shards=2)
+        queue.shard(0).send_messages(range(30))
+        queue.shard(1).send_messages(range(60))
+        assert len(queue.get_messages(20)) == 20
+        other.sharded_queue("orders", shards=2).shard(0).get_messages(100)
+
+        left = queue.get_info().ready_messages
+
+        assert len(queue.get_messages(left - 5)) == left - 5  # not only what it planned at first
+
+
+def test_a_part_is_known_while_it_is_entered_anew_by_a_thread() -> None:
+    route = Route("orders", PARTS)
+    plans: list[Any] = []
+
+    class Slow(dict[str, int | None]):
+        def pop(self, *arguments: Any) -> Any:  # as if the thread had to wait just now
+            found = super().pop(*arguments)
+            if not thread.is_alive() and not plans:
+                thread.start()
+                thread.join(0.2)
+            return found
+
+    thread = threading.Thread(target=lambda: plans.append(route.plan(1, 1)))
+    route.rich = Slow({"0": 5})
+    route.has("0", 4)
+    thread.join(10)
+
+    assert plans == [[(PARTS[0], 1, 3)]]
+
+
+def test_a_part_of_which_no_number_is_known_is_planned_by_all() -> None:
+    route = Route("orders", PARTS)
+    route.has("0", None)
+    assert route.plan(3, 3) == route.plan(3, 3) == [(PARTS[0], 3, None)]
+
+
 def test_a_backlog_is_drained_by_few_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     shards, batch = 16, 40
     with LeanMQ("memory://") as mq:
