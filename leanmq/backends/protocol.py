@@ -322,6 +322,8 @@ class Receive(msgspec.Struct, frozen=True):
         watched: If none comes, tell by ``Exchanged.mark`` where the look ended, for a ``Watch``.
         together: Other queues are asked besides: a ``brisk`` look that finds no new messages is
             over, and upkeep waits for another.
+        waited: The same caller looked a moment ago, found nothing and waited. What no wait tells of
+            may be left to another who waits, for up to a second.
     """
 
     queue: QueueRef
@@ -333,6 +335,7 @@ class Receive(msgspec.Struct, frozen=True):
     brisk: bool = False
     watched: bool = False
     together: bool = False
+    waited: bool = False
 
 
 class Exchange(msgspec.Struct, frozen=True):

@@ -62,6 +62,7 @@ class Receiving(QueuePolicy):
         ends = clock.monotonic() + wait_of(block, timeout)
         yield from core.declare(self.ref, self.asked)
         patience = core.patience()
+        waited = False
         while True:
             core.check_open()
             left = ends - clock.monotonic()
@@ -71,23 +72,35 @@ class Receiving(QueuePolicy):
                 yield Sleep(min(left, PAUSE))
                 continue
             try:
-                result, messages = yield from self._receive_once(count, max(0.0, min(left, SLICE)))
+                wait = max(0.0, min(left, SLICE))
+                result, messages = yield from self._receive_once(count, wait, waited)
             except QueueNotFoundError as error:
+                waited = False
                 yield patience.pause(error)
                 yield from core.vanished(self.ref, self.asked)
                 continue
             except UnreachableError as error:
+                waited = False
                 yield patience.pause(error)
                 continue
-            patience = core.patience()
+            patience, waited = core.patience(), True
             if messages or (left <= 0 and not result.more):
                 return messages
 
-    def _receive_once(self, count: int, wait: float) -> Steps[tuple[Exchanged, list[Message[Any]]]]:
+    def _receive_once(
+        self, count: int, wait: float, waited: bool
+    ) -> Steps[tuple[Exchanged, list[Message[Any]]]]:
         inflight, clock = self.core.inflight, self.core.clock
         loan = inflight.borrow(self.ref)
         request = Receive(
-            self.ref, loan.consumer, count, loan.alone, loan.recover, loan.held, loan.brisk
+            self.ref,
+            loan.consumer,
+            count,
+            loan.alone,
+            loan.recover,
+            loan.held,
+            loan.brisk,
+            waited=waited,
         )
         lost = True
         admitted: Sequence[Delivery] = ()

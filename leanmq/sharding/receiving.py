@@ -23,7 +23,7 @@ from leanmq.backends.protocol import (
 )
 from leanmq.errors import LeanMQError, QueueNotFoundError, UnreachableError
 from leanmq.sharding.names import inside, outside
-from leanmq.sharding.routing import Part, Route, Share
+from leanmq.sharding.routing import Part, Quiet, Route, Share
 from leanmq.sharding.steps import TOGETHER, Plan, Sleep, Watching
 from leanmq.sharding.whole import Whole
 
@@ -104,7 +104,8 @@ class _Look:
         if result.soon is not None:
             self.soon = min(self.soon, result.soon)
         self.buried += [(outside(label, name), times) for name, times in result.buried]
-        if result.mark or label not in self.marks:  # a watch from the first one misses nothing
+        # A watch from the first one misses nothing; it only ends for what others took since.
+        if (result.mark and not got) or label not in self.marks:
             self.marks[label] = result.mark
 
     def judge(self) -> None:
@@ -162,20 +163,38 @@ class Receiving(Whole):
         look = _Look(route, receive)
         if receive.brisk and not receive.recover and route.plenty:
             yield from self._busy(look)
-        if not look.count:
-            yield from self._all(look, wait > 0)
-        look.judge()
-        result = look.result()
-        if result.deliveries or result.more or result.buried or wait <= 0:
-            return result
+        began = self.clock.monotonic()
+        if wait > 0 and not look.count and (quiet := self._shared(look, began)):
+            look.marks = quiet.marks
+            look.soon = min(quiet.due, quiet.soon) - began
+        else:
+            if not look.count:
+                yield from self._all(look, wait > 0)
+            look.judge()
+            result = look.result()
+            if result.deliveries or result.more or result.buried or wait <= 0:
+                return result
+            self._share(look, began)
         asleep = self.clock.monotonic()
         if awake := (yield from self._watch(look, wait)):
             look.soon -= self.clock.monotonic() - asleep
-            parts = self._in_turn(look, awake)
-            yield from self._deal(look, _evenly(parts, look.wanted), False)
+            yield from self._deal(look, _evenly(self._in_turn(look, awake), look.wanted), True)
             look.judge()
-            result = look.result()
-        return result
+        return look.result()
+
+    def _shared(self, look: _Look, now: float) -> Quiet | None:
+        """The look of another who waits. Two hundred that wait look once a second, not each."""
+        receive = look.receive
+        if not receive.waited or receive.recover:
+            return None
+        return look.route.shared(now, now + _SLICE, dead=receive.queue.dead)
+
+    def _share(self, look: _Look, began: float) -> None:
+        """All parts were looked at, and nothing was there."""
+        route = look.route
+        if all(part.label in look.marks for part in route.parts):
+            soon = self.clock.monotonic() + look.soon
+            route.quiet[look.receive.queue.dead] = Quiet(look.marks, began + _SLICE, soon)
 
     def _busy(self, look: _Look) -> Plan[None]:
         """Parts that have plenty, the next time others: as many as it takes for a full batch.

@@ -86,6 +86,21 @@ If that is None, it is to look after itself first."""
 
 
 @attrs.define(eq=False)
+class Quiet:
+    """Nothing was there when all parts were looked at; those who go on waiting share that look.
+
+    Attributes:
+        marks: Of each part; see ``Exchanged.mark``. One that is out of date costs a look.
+        due: When one of those who wait is to look again, on the monotonic clock.
+        soon: When something may come that no watch tells of: all look then.
+    """
+
+    marks: dict[str, str]
+    due: float
+    soon: float
+
+
+@attrs.define(eq=False)
 class Route:
     """A queue that this router knows.
 
@@ -115,6 +130,8 @@ class Route:
     """How many messages a part gave that gave any, in the last receive with some."""
     suspects: dict[str, None] = attrs.field(factory=dict)
     """Parts in which suspects wait."""
+    quiet: dict[bool, Quiet] = attrs.field(factory=dict)
+    """The last look of one who waited: for messages, and for dead letters (True)."""
     _turns: Iterator[int] = attrs.field(factory=itertools.count)
     _lock: threading.Lock = attrs.field(factory=threading.Lock)
 
@@ -126,6 +143,7 @@ class Route:
         """See ``Routing.forked``; a thread of the parent may have been about to enter something."""
         self._lock = threading.Lock()
         self.rich = {}
+        self.quiet = {}
 
     def turn(self) -> int:
         """A number that no other caller gets."""
@@ -167,6 +185,22 @@ class Route:
                 shares.append((part, count, left))
                 self._has(label, left)
         return shares
+
+    def shared(self, now: float, until: float, *, dead: bool) -> Quiet | None:
+        """The last look, if one who goes on waiting need not look himself.
+
+        If that is due now, it is for the caller to look, and for the others ``until`` then.
+        """
+        with self._lock:
+            quiet = self.quiet.get(dead)
+            if quiet is None or self.rich or self.suspects or now >= quiet.soon:
+                return None
+            if any(part.node.breaker.state != "closed" for part in self.parts):
+                return None
+            if now >= quiet.due:
+                quiet.due = until
+                return None
+            return quiet
 
     def learn(self, epochs: Mapping[str, int]) -> int:
         """The epoch of the whole, from those of its parts."""

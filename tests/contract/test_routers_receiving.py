@@ -237,7 +237,48 @@ async def test_what_was_given_back_is_there_at_the_first_look(harness: Harness) 
         await other.acknowledge_messages(message)
 
 
+@pytest.mark.on("hash-memory", "hash-redis", "hash-cluster", "round-redis")
+async def test_those_who_wait_for_long_have_what_comes_and_what_comes_free(
+    harness: Harness,
+) -> None:
+    sender = harness.client().queue("orders", lease=30.0)
+    await sender.declare()
+    held = await sender.send_message("held", key=KEYS[2])
+    [kept] = await sender.get_messages(timeout=5)
+    queue = harness.client().queue("orders")
+    got: list[str] = []
+
+    async def wait() -> None:
+        for _ in range(2):
+            [message] = await queue.get_messages(1, timeout=30)
+            got.append(message.id)
+            await queue.acknowledge_messages(message)
+
+    waiting = [asyncio.create_task(wait()) for _ in range(8)]
+    sent = []
+    for number in range(14):  # most of them have looked in vain for more than a second, or two
+        await asyncio.sleep(0.2)
+        sent.append(await sender.send_message(number, key=KEYS[number % SHARDS]))
+
+    async def all_there() -> bool:
+        return len(got) == len(sent)
+
+    await eventually(all_there, within=10, what="all that was sent")
+    assert sorted(got) == sorted(sent)
+
+    await sender.release_messages(kept)  # no watch tells of it
+    await eventually(lambda: _came(got, held), within=10, what="what was given back")
+    await sender.send_message("the last", key=KEYS[0])
+    await asyncio.wait_for(asyncio.gather(*waiting), 10)
+
+
+async def _came(got: list[str], name: str) -> bool:
+    return name in got
+
+
 CROWD = 200
+FOREVER = 55.0
+"""Seconds: longer than all that is waited for while the crowd waits; a test may take 60."""
 PATIENT = 20.0
 """Seconds for a reply: the proxies before the servers live in this process, too."""
 
@@ -253,7 +294,7 @@ async def test_two_hundred_waiting_tasks_leave_none_behind(harness: Harness) -> 
     queue = client.queue("orders")
     await queue.declare()
     before = asyncio.all_tasks()
-    waiting = [asyncio.create_task(queue.get_messages(1, timeout=30)) for _ in range(CROWD)]
+    waiting = [asyncio.create_task(queue.get_messages(1, timeout=FOREVER)) for _ in range(CROWD)]
     sent = await sender.queue("orders").send_messages(range(CROWD // 2))
 
     async def half() -> bool:
@@ -280,7 +321,7 @@ async def test_two_hundred_waiting_threads_leave_none_behind(harness: Harness) -
 
     def wait() -> None:
         try:
-            got.extend(m.id for m in queue.get_messages(1, timeout=30))
+            got.extend(m.id for m in queue.get_messages(1, timeout=FOREVER))
         except ClosedError as error:
             closed.append(error)
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from leanmq import LeanMQ
+from leanmq import ClosedError, LeanMQ
 from leanmq.backends.protocol import Delivery, Exchange, Exchanged, QueueRef, Receive
 from leanmq.clock import SystemClock
 from leanmq.sharding.breaker import Breaker
 from leanmq.sharding.nodes import Nodes
 from leanmq.sharding.receiving import _Look
-from leanmq.sharding.routing import Node, Part, Route
+from leanmq.sharding.routing import Node, Part, Quiet, Route
 
 NODE = Node("a", 0, Breaker(SystemClock()))
 PARTS = (Part("0", NODE, "orders#0"), Part("1", NODE, "orders#1"))
@@ -211,3 +215,75 @@ def test_a_backlog_is_drained_by_few_reads(monkeypatch: pytest.MonkeyPatch) -> N
         assert batches == 8
         # Each shard once, and those again that a batch had no room for.
         assert len(reads) <= shards + batches
+
+
+def test_one_of_those_who_wait_looks_when_that_is_due_and_the_others_do_not() -> None:
+    route = Route("orders", PARTS)
+    assert route.shared(0.0, 1.0, dead=False) is None  # nobody has looked
+    quiet = route.quiet[False] = Quiet({"0": "", "1": ""}, due=1.0, soon=math.inf)
+
+    assert route.shared(0.9, 1.9, dead=False) is quiet
+    assert route.shared(0.9, 1.9, dead=True) is None  # dead letters are another matter
+    assert route.shared(1.1, 2.1, dead=False) is None
+    assert route.shared(1.1, 2.1, dead=False) is quiet
+    assert quiet.due == 2.1
+
+
+def test_all_look_when_something_may_be_there() -> None:
+    route = Route("orders", PARTS)
+    quiet = route.quiet[False] = Quiet({"0": "", "1": ""}, due=2.0, soon=1.0)
+    assert [route.shared(now, 3.0, dead=False) for now in (0.5, 1.0, 1.0)] == [quiet, None, None]
+
+    route.has("1", None)
+    assert route.shared(0.5, 3.0, dead=False) is None
+    route.has("1", 0)
+    assert route.shared(0.5, 3.0, dead=False) is quiet
+    route.suspects["0"] = None
+    assert route.shared(0.5, 3.0, dead=False) is None
+    route.suspects.clear()
+    NODE.breaker.failed()
+    try:
+        assert route.shared(0.5, 3.0, dead=False) is None  # it may be that nothing can be received
+    finally:
+        NODE.breaker.succeeded()
+
+
+def test_a_crowd_that_waits_looks_once_a_second_not_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    crowd, shards = 12, 8
+    looks, watches = [], []
+    ask, watch = Nodes._ask, Nodes._watch
+
+    def asked(self: Nodes, asks: Sequence[Any]) -> list[Any]:
+        if len(asks) == shards and isinstance(asks[0][1], Exchange):
+            looks.append(time.monotonic())
+        return ask(self, asks)
+
+    def watched(self: Nodes, step: Any) -> list[Any]:
+        watches.append(threading.get_ident())
+        return watch(self, step)
+
+    monkeypatch.setattr(Nodes, "_ask", asked)
+    monkeypatch.setattr(Nodes, "_watch", watched)
+    mq = LeanMQ("memory://")
+    queue = mq.sharded_queue("orders", shards=shards)
+    queue.declare()
+
+    def wait() -> None:
+        with suppress(ClosedError):
+            queue.get_messages(timeout=60)
+
+    threads = [threading.Thread(target=wait) for _ in range(crowd)]
+    began = time.monotonic()
+    for thread in threads:
+        thread.start()
+    give_up = began + 30
+    while min(Counter(watches).values(), default=0) < 4 or len(set(watches)) < crowd:
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+    seconds = time.monotonic() - began
+    seen = len(looks)
+    mq.close()
+    for thread in threads:
+        thread.join(10)
+
+    assert seen <= crowd + seconds + 1  # each of them once, at first
