@@ -6,7 +6,6 @@ Where a call goes is for topologies to know.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from typing import Any, Final, TypeVar
 
 from msgspec.structs import replace
@@ -44,9 +43,10 @@ def pipeline(address: Address, calls: Sequence[Call]) -> Steps[list[list[Outcome
         commands = tuple(command for call in chunk for command in call.commands)
         outcomes = yield NodeCall(address, commands, all(call.idempotent for call in chunk))
         lost = _unanswered(outcomes)
-        rest = iter(outcomes)
+        at = 0
         for call in chunk:
-            own = list(islice(rest, len(call.commands)))
+            own = outcomes[at : at + len(call.commands)]
+            at += len(own)
             harmless = lost is not None and call.idempotent
             results.append([_harmless(o, address) for o in own] if harmless else own)
     return results
@@ -151,7 +151,13 @@ def hops(outcomes: Iterable[Outcome], asked: list[Address]) -> dict[tuple[Addres
     return hops
 
 
-def _chunks(calls: Sequence[Call]) -> Iterator[list[Call]]:
+def _chunks(calls: Sequence[Call]) -> Iterable[Sequence[Call]]:
+    if sum(len(call.commands) for call in calls) <= _CHUNK:  # nearly always
+        return (calls,) if calls else ()
+    return _cut(calls)
+
+
+def _cut(calls: Sequence[Call]) -> Iterator[list[Call]]:
     chunk: list[Call] = []
     size = 0
     for call in calls:

@@ -124,6 +124,11 @@ class StreamOperations:
         """The keys of a queue, or of its dead letters; raises QueueNotFoundError."""
         return (yield from self._keys(queue.name)).of(queue)
 
+    def _known_keys(self, queue: QueueRef) -> StreamKeys | None:
+        """What ``keys_of`` returns, if it need not ask: without a generator for each message."""
+        tag = self._tags.get(queue.name)
+        return None if tag is None else queue_keys(self.prefix, queue.name, tag).of(queue)
+
     def declare(self, request: Declare) -> Operation[Declared]:
         """Enter the queue in the registry, then make its keys in its own slot.
 
@@ -348,9 +353,10 @@ class StreamOperations:
         return Purged(count)
 
     def _settle(self, settlement: Settlement) -> Operation[Sequence[Standing]]:
-        keys = yield from self.keys_of(settlement.queue)
+        queue = settlement.queue
+        keys = self._known_keys(queue) or (yield from self.keys_of(queue))
         done = yield from self._on_held(
-            settlement.queue,
+            queue,
             settlement.verb.value,
             settlement.messages,
             delay=settlement.delay,
@@ -372,7 +378,7 @@ class StreamOperations:
         wakes: tuple[str, ...] = (),
     ) -> Operation[Extended]:
         """Run the settle script once for each delivery among the receipts."""
-        keys = yield from self.keys_of(queue)
+        keys = self._known_keys(queue) or (yield from self.keys_of(queue))
         standings = [Standing.GONE] * len(messages)
         lease = 0.0
         for number, (rest, (entries, places)) in enumerate(replies.by_delivery(messages).items()):
@@ -397,7 +403,7 @@ class StreamOperations:
         return Extended(standings, lease)
 
     def _receive(self, request: Receive, wait: float) -> Operation[Exchanged]:
-        keys = yield from self.keys_of(request.queue)
+        keys = self._known_keys(request.queue) or (yield from self.keys_of(request.queue))
         if request.brisk and not request.recover:
             result = yield from self._brisk(keys, request)
             if result.deliveries or request.together:
