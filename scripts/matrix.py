@@ -248,7 +248,7 @@ def run(row: Row, inside: Path, *, brief: bool = False) -> Result:
     with tempfile.TemporaryDirectory(prefix="leanmq-matrix-") as folder:
         report = Path(folder, "report.xml")
         command: list[str | Path] = [inside, "-m", "pytest", "tests/contract", "-q", "-n", WORKERS]
-        command += ["-k", expression]
+        command += ["-k", expression, *(["--one-world"] if brief else [])]
         command += [f"--junitxml={report}", "-p", "no:cacheprovider"]
         done = subprocess.run(command, cwd=ROOT, env={**os.environ, **settings})
         if report.exists():
@@ -286,7 +286,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="matrix", description=__doc__)
     parser.add_argument("words", nargs="*", help="only rows whose name holds one of these")
     parser.add_argument(
-        "--brief", action="store_true", help="without the subjects that are made of others"
+        "--brief",
+        action="store_true",
+        help="without the subjects that are made of others, and each test in one world",
     )
     options = parser.parse_args(arguments)
     strict = os.environ.get("CI") == "true"

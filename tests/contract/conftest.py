@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from zlib import crc32
 
 import pytest
@@ -45,6 +45,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="run every test on routers over servers for threads and for asyncio",
     )
+    parser.addoption(
+        "--one-world",
+        action="store_true",
+        help="run no test in both worlds on any subject: the next one in the other world",
+    )
 
 
 def _wanted(config: pytest.Config) -> set[str]:
@@ -56,7 +61,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     wanted = _wanted(config)
     left_out = {id(item) for item in items if _is_left_out(item, wanted)}
     if not (wanted or config.getoption("--both-worlds", default=False)):
-        left_out |= {id(item) for item in items if _is_others_turn(item)}
+        in_turn = SUBJECTS if config.getoption("--one-world", default=False) else IN_TURN
+        left_out |= {id(item) for item in items if _is_others_turn(item, in_turn)}
     if left_out:
         config.hook.pytest_deselected(items=[item for item in items if id(item) in left_out])
         items[:] = [item for item in items if id(item) not in left_out]
@@ -74,7 +80,7 @@ def _is_left_out(item: pytest.Item, wanted: set[str]) -> bool:
     return any(place for name, place in call.indices.items() if name != "harness")
 
 
-def _is_others_turn(item: pytest.Item) -> bool:
+def _is_others_turn(item: pytest.Item, in_turn: Sequence[str]) -> bool:
     call = getattr(item, "callspec", None)
     if call is None or "harness" not in call.params or item.get_closest_marker("on") is not None:
         return False
@@ -82,7 +88,7 @@ def _is_others_turn(item: pytest.Item) -> bool:
         return False
     subject, world = call.params["harness"]
     name: str = getattr(item, "originalname", item.name)
-    return subject in IN_TURN and world != WORLDS[crc32(name.encode()) % 2]
+    return subject in in_turn and world != WORLDS[crc32(name.encode()) % 2]
 
 
 @pytest.fixture(scope="session", autouse=True)
