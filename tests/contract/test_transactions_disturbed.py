@@ -211,18 +211,24 @@ async def test_nobody_ever_sees_half_of_a_transaction(mq: Client, harness: Harne
     seen: set[tuple[int, ...]] = set()
     node = harness.servers.primary_for(streams[0])
 
+    looked = asyncio.Event()
+
     async def work() -> None:
-        for cause in causes:
+        for number, cause in enumerate(causes):
             async with mq.transaction() as tx:
                 tx.acknowledge(cause)
                 tx.send_message(mails, cause.data)
                 tx.send_message(done, cause.data)
+            for _ in range(2 if number % 5 == 4 else 0):  # the second look has begun since then
+                looked.clear()
+                await looked.wait()
 
     working = asyncio.create_task(work())
     while not working.done():
         ask = harness.servers.ask
         reply = await asyncio.to_thread(ask, node, "EVAL", lengths, 3, *streams)
         seen.add(tuple(map(int, reply)))
+        looked.set()
     await working
 
     assert all(left + sent == 20 and sent == told for left, sent, told in seen), seen
