@@ -40,7 +40,7 @@ def pipeline(address: Address, calls: Sequence[Call]) -> Steps[list[list[Outcome
         if lost is not None:
             results += [failed(call, _unasked(lost, address)) for call in chunk]
             continue
-        commands = tuple(command for call in chunk for command in call.commands)
+        commands = tuple([command for call in chunk for command in call.commands])
         outcomes = yield NodeCall(address, commands, all(call.idempotent for call in chunk))
         lost = _unanswered(outcomes)
         at = 0
@@ -152,7 +152,7 @@ def hops(outcomes: Iterable[Outcome], asked: list[Address]) -> dict[tuple[Addres
 
 
 def _chunks(calls: Sequence[Call]) -> Iterable[Sequence[Call]]:
-    if sum(len(call.commands) for call in calls) <= _CHUNK:  # nearly always
+    if sum([len(call.commands) for call in calls]) <= _CHUNK:  # nearly always
         return (calls,) if calls else ()
     return _cut(calls)
 

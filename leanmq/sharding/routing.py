@@ -74,10 +74,15 @@ class Part:
     label: str
     node: Node
     queue: str
+    _refs: tuple[QueueRef, QueueRef] = attrs.field(init=False, eq=False, repr=False)
+
+    @_refs.default
+    def _make_refs(self) -> tuple[QueueRef, QueueRef]:
+        return QueueRef(self.queue), QueueRef(self.queue, dead=True)
 
     def ref(self, queue: QueueRef) -> QueueRef:
         """The queue there, or its dead letters."""
-        return QueueRef(self.queue, queue.dead)
+        return self._refs[queue.dead]
 
 
 Share: TypeAlias = tuple[Part, int, int | None]
@@ -360,16 +365,19 @@ class Routing(ABC):
             for node in {part.node.place: part.node for part, _ in asks}.values()
             if node.problem is None and self.usable(node)
         }
-        asked = [(part.node.place, request) for part, request in asks if part.node.place in usable]
+        asked = [(place, request) for part, request in asks if (place := part.node.place) in usable]
         try:
-            answers = iter((yield Asks(asked)) if asked else ())
+            answers = (yield Asks(asked)) if asked else ()
         except BaseException:
             for node in usable.values():
                 node.breaker.abandon()
             raise
-        results: list[Any] = [
-            next(answers) if part.node.place in usable else _unasked(part.node) for part, _ in asks
-        ]
+        results = list(answers)
+        if len(asked) < len(asks):
+            rest = iter(answers)
+            results = [
+                next(rest) if part.node.place in usable else _unasked(part.node) for part, _ in asks
+            ]
         if len(self.nodes) > 1:
             self._judge(usable.values(), asks, results)
         self._name(route, asks, results)
@@ -402,9 +410,10 @@ class Routing(ABC):
                 known[id(error)] = self.named(error, part.node, route, labels)
             return known[id(error)]
 
-        for place, ((part, _), result) in enumerate(zip(asks, results, strict=True)):
+        for place, result in enumerate(results):
             if _trouble(result) is None:
                 continue
+            part = asks[place][0]
             if isinstance(result, Sent):
                 results[place] = Sent([by_name(one, part) for one in result.results])
                 continue
@@ -465,8 +474,9 @@ def _unasked(node: Node, why: str = "") -> LeanMQError:
 
 def _trouble(result: Any) -> LeanMQError | None:
     """The error in what was answered; a send's is that of its last message."""
-    last = result.results[-1] if isinstance(result, Sent) and result.results else result
-    return last if isinstance(last, LeanMQError) else None
+    if isinstance(result, Sent) and result.results:
+        result = result.results[-1]
+    return result if isinstance(result, LeanMQError) else None
 
 
 def _short(labels: Collection[str]) -> str:

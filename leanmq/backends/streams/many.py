@@ -23,10 +23,14 @@ SLICE: Final = 1.0
 
 def operation(do: StreamOperations, request: Request) -> Operation[Any]:
     """The operation that carries out a request, which must not wait."""
+    if isinstance(request, Exchange):
+        if request.wait:
+            raise UnsupportedError(
+                "what is carried out together with others cannot wait; use watch"
+            )
+        return do.exchange(request)
     if isinstance(request, Record):
         return record(do, request)
-    if isinstance(request, Exchange) and request.wait:
-        raise UnsupportedError("what is carried out together with others cannot wait; use watch")
     found: Operation[Any] = getattr(do, METHODS[type(request)])(request)
     return found
 

@@ -285,7 +285,7 @@ class StreamOperations:
         settled: list[Sequence[Standing]] = []
         try:
             for settlement in request.settle:
-                settled.append((yield from self._settle(settlement)))
+                settled.append((yield from self._settle(settlement)).standings)
         except LeanMQError as error:
             error.in_doubt = error.in_doubt or bool(settled)
             raise
@@ -352,19 +352,16 @@ class StreamOperations:
             count += deleted
         return Purged(count)
 
-    def _settle(self, settlement: Settlement) -> Operation[Sequence[Standing]]:
-        queue = settlement.queue
-        keys = self._known_keys(queue) or (yield from self.keys_of(queue))
-        done = yield from self._on_held(
-            queue,
+    def _settle(self, settlement: Settlement) -> Operation[Extended]:
+        return self._on_held(
+            settlement.queue,
             settlement.verb.value,
             settlement.messages,
             delay=settlement.delay,
             reason=settlement.reason,
             # What is done is nobody else's to receive.
-            wakes=() if settlement.verb in _ENDS else (keys.stream, keys.dead),
+            frees=settlement.verb not in _ENDS,
         )
-        return done.standings
 
     def _on_held(
         self,
@@ -376,9 +373,12 @@ class StreamOperations:
         reason: str = "",
         destination: tuple[str, ...] = (),
         wakes: tuple[str, ...] = (),
+        frees: bool = False,
     ) -> Operation[Extended]:
         """Run the settle script once for each delivery among the receipts."""
         keys = self._known_keys(queue) or (yield from self.keys_of(queue))
+        if frees:
+            wakes = (keys.stream, keys.dead)
         standings = [Standing.GONE] * len(messages)
         lease = 0.0
         for number, (rest, (entries, places)) in enumerate(replies.by_delivery(messages).items()):
