@@ -194,7 +194,7 @@ class Receiving(Whole):
         route = look.route
         if all(part.label in look.marks for part in route.parts):
             soon = self.clock.monotonic() + look.soon
-            route.quiet[look.receive.queue.dead] = Quiet(look.marks, began + _SLICE, soon)
+            route.share(Quiet(look.marks, began + _SLICE, soon), dead=look.receive.queue.dead)
 
     def _busy(self, look: _Look) -> Plan[None]:
         """Parts that have plenty, the next time others: as many as it takes for a full batch.

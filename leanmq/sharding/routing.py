@@ -191,6 +191,13 @@ class Route:
                 self._has(label, left)
         return shares
 
+    def share(self, quiet: Quiet, *, dead: bool) -> None:
+        """Enter a look that found nothing. One that took long does not undo that another is due."""
+        with self._lock:
+            if before := self.quiet.get(dead):
+                quiet.due = max(quiet.due, before.due)
+            self.quiet[dead] = quiet
+
     def shared(self, now: float, until: float, *, dead: bool) -> Quiet | None:
         """The last look, if one who goes on waiting need not look himself.
 

@@ -228,6 +228,10 @@ def test_one_of_those_who_wait_looks_when_that_is_due_and_the_others_do_not() ->
     assert route.shared(1.1, 2.1, dead=False) is quiet
     assert quiet.due == 2.1
 
+    slow = Quiet({"0": "", "1": ""}, due=1.3, soon=math.inf)  # it began before the other was due
+    route.share(slow, dead=False)
+    assert route.shared(1.4, 2.4, dead=False) is slow
+
 
 def test_all_look_when_something_may_be_there() -> None:
     route = Route("orders", PARTS)
@@ -279,7 +283,7 @@ def test_a_crowd_that_waits_looks_once_a_second_not_each(monkeypatch: pytest.Mon
     give_up = began + 30
     while min(Counter(watches).values(), default=0) < 4 or len(set(watches)) < crowd:
         assert time.monotonic() < give_up
-        time.sleep(0.01)
+        time.sleep(0.01)  # between two looks at a condition that has a bound
     seconds = time.monotonic() - began
     seen = len(looks)
     mq.close()
