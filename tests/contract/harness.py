@@ -244,6 +244,11 @@ class Harness:
         for keys in self.stored(name):
             await self._raw("DEL", *keys.all())
 
+    async def spoil(self, name: str) -> None:
+        """Put something else where the messages of a queue should be."""
+        for keys in self.stored(name):
+            await self._run_on(0, "SET", keys.live.stream, "spoiled")
+
     async def keys(self, name: str = "orders", slot: str | None = None) -> list[str]:
         """Which keys of a queue exist, the registry among them."""
         names = [key for keys in self.stored(name, slot) for key in keys.all()]

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from leanmq import LeanMQError, QueueNotFoundError, QueueSettingsError
+from leanmq import BackendError, LeanMQError, QueueNotFoundError, QueueSettingsError
 from leanmq.backends.many import Record, Watch
 from leanmq.backends.protocol import (
+    Drop,
     Exchange,
     Held,
     ListQueues,
@@ -19,7 +20,9 @@ from leanmq.backends.protocol import (
     Receive,
     SendBatch,
     Settlement,
+    Standing,
     Stats,
+    Terms,
     Verb,
 )
 from tests.contract.harness import SERVERS, Client, Harness, eventually
@@ -33,6 +36,17 @@ async def seam(harness: Harness) -> Any:
     seam = Seam(harness)
     yield seam
     await seam.close()
+
+
+@pytest.fixture
+async def second(harness: Harness) -> Any:
+    seam = Seam(harness)
+    yield seam
+    await seam.close()
+
+
+def brisk(ref: QueueRef) -> Receive:
+    return Receive(ref, "me", 10, brisk=True, together=True)
 
 
 async def test_requests_go_together_and_each_has_its_own_result(seam: Seam) -> None:
@@ -110,6 +124,103 @@ async def test_a_brisk_look_beside_others_leaves_upkeep_to_the_next(seam: Seam) 
     await seam.send(SendBatch(REFS[0], [NewMessage(b"2")]))
     [look] = await seam.together([Exchange((), (beside,))])
     assert [d.body for d in look.deliveries] == [b"2"]
+
+
+async def test_looks_together_fail_each_by_itself(
+    seam: Seam, second: Seam, harness: Harness
+) -> None:
+    await seam.declared()
+    await seam.together([SendBatch(ref, [NewMessage(ref.name.encode())]) for ref in REFS])
+    await second.drop(Drop(REFS[1].name))
+    await harness.spoil(REFS[3].name)
+
+    looks = await seam.together([Exchange((), (Receive(ref, "me", 10),)) for ref in REFS])
+
+    assert isinstance(looks[1], QueueNotFoundError)
+    assert looks[1].queue == REFS[1].name
+    assert isinstance(looks[3], BackendError)
+    for place in (0, 2, 4):
+        [delivery] = looks[place].deliveries
+        assert (delivery.body, delivery.delivery_count) == (REFS[place].name.encode(), 1)
+        assert (await seam.stats(Stats(REFS[place]))).in_flight == 1
+
+
+async def test_reads_together_fail_each_by_itself(
+    seam: Seam, second: Seam, harness: Harness
+) -> None:
+    await seam.declared()
+    await seam.together([SendBatch(ref, [NewMessage(ref.name.encode())] * 2) for ref in REFS])
+    await second.drop(Drop(REFS[1].name))
+    await harness.spoil(REFS[3].name)
+
+    reads = await seam.together([Exchange((), (brisk(ref),)) for ref in REFS])
+
+    assert isinstance(reads[1], QueueNotFoundError)
+    assert isinstance(reads[3], LeanMQError)
+    for place in (0, 2, 4):
+        assert [d.body for d in reads[place].deliveries] == [REFS[place].name.encode()] * 2
+        assert reads[place].lease == 9.0
+
+
+async def test_reads_together_hand_out_nothing_that_expired(seam: Seam, harness: Harness) -> None:
+    await seam.declared()
+    short, long = Terms(ttl=200), Terms(ttl=600_000)
+    terms: list[list[Terms | None]] = [[short], [None], [short, long, short], [long], []]
+    for ref, each in zip(REFS, terms, strict=True):
+        messages = [NewMessage(b"%d" % n, one) for n, one in enumerate(each)]
+        await seam.send(SendBatch(ref, messages))
+    await harness.pass_time(0.3)
+
+    reads = await seam.together([Exchange((), (brisk(ref),)) for ref in REFS])
+
+    found = [[delivery.body for delivery in read.deliveries] for read in reads]
+    assert found == [[], [b"0"], [b"1"], [b"0"], []]
+    counts = [await seam.stats(Stats(ref)) for ref in REFS]
+    assert [(each.ready, each.in_flight) for each in counts] == [
+        (0, 0), (0, 1), (0, 1), (0, 1), (0, 0)
+    ]  # fmt: skip
+
+
+async def test_settlements_together_fail_each_by_itself(
+    seam: Seam, second: Seam, harness: Harness
+) -> None:
+    await seam.declared()
+    await seam.together([SendBatch(ref, [NewMessage(b"1"), NewMessage(b"2")]) for ref in REFS])
+    looks = await seam.together([Exchange((), (Receive(ref, "me", 10),)) for ref in REFS])
+    held = [[Held(d.id, d.receipt) for d in look.deliveries] for look in looks]
+    await second.drop(Drop(REFS[1].name))
+    await harness.spoil(REFS[3].name)
+    await seam.exchange(Exchange((Settlement(REFS[2], Verb.RELEASE, held[2][:1]),)))
+    await seam.exchange(Exchange((), (Receive(REFS[2], "other", 1),)))
+    verbs = [Verb.ACKNOWLEDGE, Verb.ACKNOWLEDGE, Verb.ACKNOWLEDGE, Verb.RETRY, Verb.RELEASE]
+    settlements = [Settlement(*each) for each in zip(REFS, verbs, held, strict=True)]
+
+    done = await seam.together([Exchange((one,)) for one in settlements])
+
+    assert list(done[0].settled[0]) == [Standing.DONE] * 2
+    assert isinstance(done[1], QueueNotFoundError)
+    assert list(done[2].settled[0]) == [Standing.LOST, Standing.DONE]
+    assert isinstance(done[3], BackendError)
+    assert list(done[4].settled[0]) == [Standing.DONE] * 2
+    counts = [await seam.stats(Stats(REFS[place])) for place in (0, 2, 4)]
+    assert [(each.ready, each.in_flight) for each in counts] == [(0, 0), (0, 1), (2, 0)]
+
+
+async def test_looks_together_do_upkeep_of_each(seam: Seam) -> None:
+    await seam.declared()
+    await seam.together([SendBatch(ref, [NewMessage(b"%d" % n) for n in range(3)]) for ref in REFS])
+    looks = await seam.together([Exchange((), (Receive(ref, "me", 2),)) for ref in REFS])
+    for ref, look in zip(REFS, looks, strict=True):
+        first = Held(look.deliveries[0].id, look.deliveries[0].receipt)
+        await seam.exchange(Exchange((Settlement(ref, Verb.RELEASE, [first]),)))
+
+    again = await seam.together(
+        [Exchange((), (Receive(ref, "me", count),)) for count, ref in enumerate(REFS)]
+    )
+
+    found = [[d.body for d in look.deliveries] for look in again]
+    assert found == [[], [b"0"], [b"0", b"2"], [b"0", b"2"], [b"0", b"2"]]
+    assert again[0].more
 
 
 async def test_a_watch_ends_when_a_message_comes_and_takes_nothing(seam: Seam) -> None:

@@ -310,7 +310,9 @@ def test_what_does_io_is_a_coroutine_in_the_asyncio_world(kind: type) -> None:
 # --- the Lua scripts
 
 SCRIPTS = sorted(path for path in (STREAMS / "scripts").glob("*.lua") if path.name[0] != "_")
-LUA_GLOBALS = listed("redis KEYS ARGV string table math tonumber tostring ipairs pairs unpack")
+LUA_GLOBALS = listed(
+    "redis KEYS ARGV string table math tonumber tostring ipairs pairs pcall unpack"
+)
 REDIS_FUNCTIONS = {"call", "pcall", "error_reply", "status_reply"}
 
 

@@ -12,11 +12,13 @@ from leanmq.backends.protocol import (
     Receive,
     SendBatch,
     Settlement,
+    Standing,
     Stats,
     Terms,
     Verb,
 )
-from leanmq.backends.streams.calls import Call
+from leanmq.backends.streams.calls import Call, Many
+from leanmq.backends.streams.many import requested
 from leanmq.backends.streams.operations import StreamOperations
 from leanmq.backends.streams.scripts import script
 from leanmq.errors import (
@@ -103,13 +105,67 @@ def test_a_brisk_receive_that_finds_nothing_looks_after_the_queue() -> None:
 def test_a_settlement_that_fails_halfway_says_that_part_of_it_may_be_done() -> None:
     held = [Held("1-0", "1-0 1 lane.0"), Held("2-0", "2-0 1 lane.1")]
     settle = do.exchange(Exchange((Settlement(ORDERS, Verb.ACKNOWLEDGE, held),)))
-    next(settle)
-    settle.send([[60_000, b"0"]])  # lane.0 is done
+    call = next(settle)
 
-    with pytest.raises(ConnectionError) as refused:
-        settle.send([ConnectionError("refused", in_doubt=False)])
+    with pytest.raises(ConnectionError) as refused:  # but lane.0 is done
+        settle.send([[60_000, b"0"], ConnectionError("refused", in_doubt=False)])
 
+    assert command_names(call) == ["EVALSHA", "EVALSHA"]
     assert refused.value.in_doubt
+
+
+def test_only_the_runs_that_found_no_script_are_run_again() -> None:
+    held = [Held(f"{n}-0", f"{n}-0 1 lane.{n}") for n in range(3)]
+    settle = do.exchange(Exchange((Settlement(ORDERS, Verb.ACKNOWLEDGE, held),)))
+    first = next(settle)
+    second = settle.send([UNKNOWN_SCRIPT, [60_000, b"0"], UNKNOWN_SCRIPT])
+    third = settle.send([b"sha", [60_000, b"1"], UNKNOWN_SCRIPT])
+    with pytest.raises(StopIteration) as done:
+        settle.send([[60_000, b"2"]])
+
+    assert command_names(first) == ["EVALSHA"] * 3
+    assert command_names(second) == ["SCRIPT", "EVALSHA", "EVALSHA"]
+    assert command_names(third) == ["EVAL"]
+    assert isinstance(first, Call)
+    assert isinstance(third, Call)
+    assert third.commands[0][2:] == first.commands[2][2:]
+    assert done.value.value.settled == [[Standing.GONE, Standing.DONE, Standing.LOST]]
+
+
+def test_looks_that_may_not_be_one_script_are_made_one_by_one() -> None:
+    two = StreamOperations("mq:")
+    two._tags.update(a="a", b="b")
+    looks = requested(two, [Exchange((), (Receive(QueueRef(name), "me", 1),)) for name in "ab"])
+    first = next(looks)
+    second = looks.send([BackendError("keys of two slots", code="CROSSSLOT")])
+    look = [60_000, 0, -1, 0, 0, [], [], b"", 0]
+    with pytest.raises(StopIteration) as done:
+        looks.send([[look], [BackendError("no", code="ERR")]])
+
+    assert command_names(first) == ["EVALSHA"]
+    assert isinstance(second, Many)
+    assert [command_names(call) for call in second.calls] == [["EVALSHA"], ["EVALSHA"]]
+    good, bad = done.value.value
+    assert good.lease == 60
+    assert isinstance(bad, BackendError)
+    assert bad.queue == "b"
+
+
+def test_what_is_of_one_kind_is_one_call_and_an_error_is_for_all_of_it() -> None:
+    many = StreamOperations("mq:")
+    names = [f"q{n}" for n in range(70)]
+    many._tags.update({name: name for name in names})
+    reads = [Receive(QueueRef(name), "me", 1, brisk=True, together=True) for name in names]
+    steps = requested(many, [Exchange((), (read,)) for read in reads])
+    first = next(steps)
+    assert isinstance(first, Many)
+    assert [len(call.commands) for call in first.calls] == [128, 12]
+    lost = ConnectionError("lost", in_doubt=True)
+    with pytest.raises(StopIteration) as done:
+        steps.send([[lost] * 128, [None, [b"60000", None]] * 6])
+    results = done.value.value
+    assert results[:64] == [lost] * 64
+    assert [result.deliveries for result in results[64:]] == [()] * 6
 
 
 def test_too_many_queues_are_refused_before_anything_is_settled() -> None:

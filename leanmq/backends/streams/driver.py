@@ -40,7 +40,8 @@ from leanmq.backends.protocol import (
 from leanmq.backends.streams import many
 from leanmq.backends.streams.calls import Call, Hub, Many, Outcomes
 from leanmq.backends.streams.older import notices
-from leanmq.backends.streams.operations import Operation, StreamOperations
+from leanmq.backends.streams.operations import StreamOperations
+from leanmq.backends.streams.running import Operation
 
 __all__ = ["AsyncConnection", "AsyncStreamsBackend", "Connection", "StreamsBackend"]
 
@@ -198,7 +199,7 @@ class StreamsBackend:
 
     def together(self, requests: Sequence[Request]) -> Sequence[Result]:
         """See ``ManyQueues.together``."""
-        return self._drive(many.together([many.operation(self._do, r) for r in requests]))
+        return self._drive(many.requested(self._do, requests))
 
     def watch(self, request: Watch) -> Watched:
         """See ``ManyQueues.watch``."""
@@ -301,7 +302,7 @@ class AsyncStreamsBackend:
 
     async def together(self, requests: Sequence[Request]) -> Sequence[Result]:
         """See ``ManyQueues.together``."""
-        return await self._drive(many.together([many.operation(self._do, r) for r in requests]))
+        return await self._drive(many.requested(self._do, requests))
 
     async def watch(self, request: Watch) -> Watched:
         """See ``ManyQueues.watch``."""

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import islice
+from collections.abc import Hashable, Iterable, Sequence
+from itertools import islice, repeat
 from typing import Any, Final
 
 from leanmq.backends.many import METHODS, Record, Recorded, Request, Watch, Watched
-from leanmq.backends.protocol import Exchange
+from leanmq.backends.protocol import Exchange, Receive
 from leanmq.backends.streams import refusals, replies
 from leanmq.backends.streams.calls import Call, Command, Many, Outcomes, Wait
 from leanmq.backends.streams.keys import registry_key
-from leanmq.backends.streams.operations import Operation, StreamOperations, run_script
+from leanmq.backends.streams.operations import StreamOperations
+from leanmq.backends.streams.running import Operation, run_script
 from leanmq.backends.streams.scripts import script
 from leanmq.errors import LeanMQError, UnsupportedError
 
-__all__ = ["SLICE", "operation", "record", "together", "watch"]
+__all__ = ["SLICE", "operation", "record", "requested", "together", "watch"]
 
 SLICE: Final = 1.0
 """Seconds that a watch waits in a server at most."""
+
+_JOINED: Final = 64
+"""Requests of one kind that are one call, at most."""
 
 
 def operation(do: StreamOperations, request: Request) -> Operation[Any]:
@@ -28,11 +32,71 @@ def operation(do: StreamOperations, request: Request) -> Operation[Any]:
             raise UnsupportedError(
                 "what is carried out together with others cannot wait; use watch"
             )
-        return do.exchange(request)
+        if request.settle or not request.receive:
+            return do.exchange(request)
+        return do.receive(request.receive[0])
     if isinstance(request, Record):
         return record(do, request)
     found: Operation[Any] = getattr(do, METHODS[type(request)])(request)
     return found
+
+
+def requested(do: StreamOperations, requests: Sequence[Request]) -> Operation[list[Any]]:
+    """Carry out requests in step; those of a kind, of queues on one server, in one call."""
+    kinds: dict[Any, list[int]] = {}
+    for place, request in enumerate(requests):
+        kinds.setdefault(_kind(do, request) or place, []).append(place)
+    groups = [
+        places[at : at + _JOINED]
+        for places in kinds.values()
+        for at in range(0, len(places), _JOINED)
+    ]
+    operations = [
+        _joined(do, [requests[place] for place in places])
+        if len(places) > 1
+        else operation(do, requests[places[0]])
+        for places in groups
+    ]
+    results: list[Any] = [None] * len(requests)
+    for places, result in zip(groups, (yield from together(operations)), strict=True):
+        several = len(places) > 1 and not isinstance(result, LeanMQError)
+        for place, its in zip(places, result if several else repeat(result), strict=False):
+            results[place] = its
+    return results
+
+
+def _kind(do: StreamOperations, request: Request) -> Hashable:
+    """What has the same one can be joined; None: what cannot."""
+    if do.slots_apart or not isinstance(request, Exchange) or request.wait:
+        return None
+    if len(request.receive) + len(request.settle) != 1:
+        return None
+    if request.settle:
+        return "settle" if do.knows(request.settle[0].queue) else None
+    receive = request.receive[0]
+    if receive.recover or not do.knows(receive.queue):
+        return None
+    if receive.brisk and receive.together:
+        return "read"
+    return None if receive.brisk else (receive.consumer, receive.queue.dead, receive.watched)
+
+
+def _joined(do: StreamOperations, requests: Sequence[Any]) -> Operation[list[Any]]:
+    """Carry out requests of one kind."""
+    if requests[0].settle:
+        return do.settle_each([request.settle[0] for request in requests])
+    receives: list[Receive] = [request.receive[0] for request in requests]
+    return do.reads(receives) if receives[0].brisk else _looks(do, receives)
+
+
+def _looks(do: StreamOperations, receives: Sequence[Receive]) -> Operation[list[Any]]:
+    """Look at queues; alone at those of which the look failed among others."""
+    results: list[Any] = list((yield from do.looks(receives)))
+    if failed := [place for place, result in enumerate(results) if result is None]:
+        again = yield from together([do.looks((receives[place],)) for place in failed])
+        for place, result in zip(failed, again, strict=True):
+            results[place] = result if isinstance(result, LeanMQError) else result[0]
+    return results
 
 
 def together(operations: Sequence[Operation[Any]]) -> Operation[list[Any]]:
@@ -41,33 +105,32 @@ def together(operations: Sequence[Operation[Any]]) -> Operation[list[Any]]:
     An error is the result of its own operation alone.
     """
     results: list[Any] = [None] * len(operations)
-    begun: list[tuple[int, Call | Many]] = []
-
-    def advance(place: int, outcomes: Outcomes | list[Outcomes] | None) -> None:
-        try:
-            step = operations[place].send(outcomes)
-        except StopIteration as stop:
-            results[place] = stop.value
-        except LeanMQError as error:
-            results[place] = error
-        else:
-            assert not isinstance(step, Wait)
-            begun.append((place, step))
-
-    for place in range(len(operations)):
-        advance(place, None)
-    while begun:
-        steps, begun = begun, []
+    outcomes: list[Outcomes | list[Outcomes] | None] = [None] * len(operations)
+    going: Iterable[int] = range(len(operations))
+    while True:
+        begun: list[tuple[int, int]] = []
         calls: list[Call] = []
-        for _, step in steps:
-            calls += (step,) if isinstance(step, Call) else step.calls
-        answers = iter((yield Many(tuple(calls))))
-        for place, step in steps:
-            if isinstance(step, Call):
-                advance(place, next(answers))
+        for place in going:
+            try:
+                step = operations[place].send(outcomes[place])
+            except StopIteration as stop:
+                results[place] = stop.value
+            except LeanMQError as error:
+                results[place] = error
             else:
-                advance(place, list(islice(answers, len(step.calls))))
-    return results
+                if isinstance(step, Call):
+                    begun.append((place, 0))
+                    calls.append(step)
+                else:
+                    assert isinstance(step, Many)
+                    begun.append((place, len(step.calls)))
+                    calls += step.calls
+        if not begun:
+            return results
+        answers = iter([(yield calls[0])] if len(calls) == 1 else (yield Many(tuple(calls))))
+        for place, several in begun:
+            outcomes[place] = list(islice(answers, several)) if several else next(answers)
+        going = [place for place, _ in begun]
 
 
 def watch(do: StreamOperations, request: Watch) -> Operation[Watched]:

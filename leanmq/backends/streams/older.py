@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from leanmq.backends.streams.calls import Call, Outcomes
 from leanmq.backends.streams.keys import older_registry_key
-from leanmq.backends.streams.operations import Operation
+from leanmq.backends.streams.running import Operation
 
 __all__ = ["notices"]
 

@@ -6,8 +6,9 @@ topology and no asyncio in here; that is what drivers and connections are for.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Sequence
+from itertools import chain, pairwise
+from typing import TypeAlias
 
 import attrs
 import msgspec
@@ -56,7 +57,9 @@ from leanmq.backends.streams.keys import (
     queue_keys,
     registry_key,
 )
-from leanmq.backends.streams.scripts import Script, script
+from leanmq.backends.streams.running import Operation, Run, run_script, run_scripts
+from leanmq.backends.streams.scripts import script
+from leanmq.backends.streams.work import Work, milliseconds
 from leanmq.errors import (
     BackendError,
     CrossSlotError,
@@ -66,10 +69,10 @@ from leanmq.errors import (
     UnsupportedError,
 )
 
-__all__ = ["DEFAULTS", "Operation", "StreamOperations", "run_script"]
+__all__ = ["DEFAULTS", "StreamOperations"]
 
-T = TypeVar("T")
-Operation: TypeAlias = Generator["Call | Many | Wait", Any, T]
+Results: TypeAlias = "list[Exchanged | LeanMQError]"
+"""Of queues: what came of each, an error of its own."""
 
 DEFAULTS = Settings(
     lease=60.0,
@@ -123,6 +126,10 @@ class StreamOperations:
     def keys_of(self, queue: QueueRef) -> Operation[StreamKeys]:
         """The keys of a queue, or of its dead letters; raises QueueNotFoundError."""
         return (yield from self._keys(queue.name)).of(queue)
+
+    def knows(self, queue: QueueRef) -> bool:
+        """Whether the keys of a queue are known without asking."""
+        return queue.name in self._tags
 
     def _known_keys(self, queue: QueueRef) -> StreamKeys | None:
         """What ``keys_of`` returns, if it need not ask: without a generator for each message."""
@@ -291,7 +298,7 @@ class StreamOperations:
             raise
         if not request.receive:
             return Exchanged(settled)
-        result = yield from self._receive(request.receive[0], request.wait)
+        result = yield from self.receive(request.receive[0], request.wait)
         return replace(result, settled=settled) if settled else result
 
     def extend(self, request: Extend) -> Operation[Extended]:
@@ -375,62 +382,50 @@ class StreamOperations:
         wakes: tuple[str, ...] = (),
         frees: bool = False,
     ) -> Operation[Extended]:
-        """Run the settle script once for each delivery among the receipts."""
+        """Run the settle script, once for each delivery among the receipts."""
         keys = self._known_keys(queue) or (yield from self.keys_of(queue))
+        work = Work(keys, queue.name, verb, messages, delay, reason, destination)
         if frees:
             wakes = (keys.stream, keys.dead)
-        standings = [Standing.GONE] * len(messages)
-        lease = 0.0
-        for number, (rest, (entries, places)) in enumerate(replies.by_delivery(messages).items()):
-            times, consumer = replies.parse_rest(rest)
-            try:
-                reply = yield from run_script(
-                    script("settle"),
-                    (*keys.for_work(), *destination),
-                    (verb, consumer, times, _milliseconds(delay), reason, *entries),
-                    queue=queue.name,
-                    wakes=wakes,
-                )
-            except LeanMQError as error:
-                error.in_doubt = error.in_doubt or number > 0  # those before it are done
-                raise
-            lease = replies.lease(reply)
-            found = replies.standings(reply)
-            if len(found) == len(messages):
-                return Extended(found, lease)
-            for place, standing in zip(places, found, strict=True):
-                standings[place] = standing
-        return Extended(standings, lease)
+        outcomes = yield from run_scripts(script("settle"), work.runs(), wakes=wakes)
+        return work.done(outcomes)
 
-    def _receive(self, request: Receive, wait: float) -> Operation[Exchanged]:
+    def settle_each(self, settlements: Sequence[Settlement]) -> Operation[Results]:
+        """Settle messages of queues in one call; an error is the result of its own queue alone."""
+        works: list[Work] = []
+        runs: list[Run] = []
+        wakes: list[str] = []
+        ends = [0]
+        for one in settlements:
+            keys = self._known_keys(one.queue) or (yield from self.keys_of(one.queue))
+            verb, name = one.verb.value, one.queue.name
+            work = Work(keys, name, verb, one.messages, one.delay, one.reason)
+            works.append(work)
+            runs += work.runs()
+            ends.append(len(runs))
+            if one.verb not in _ENDS:
+                wakes += (keys.stream, keys.dead)
+        outcomes = yield from run_scripts(script("settle"), runs, wakes=tuple(wakes))
+        results: Results = []
+        for work, (begin, end) in zip(works, pairwise(ends), strict=True):
+            try:
+                results.append(Exchanged((work.done(outcomes[begin:end]).standings,)))
+            except LeanMQError as error:
+                results.append(error)
+        return results
+
+    def receive(self, request: Receive, wait: float = 0.0) -> Operation[Exchanged]:
+        """See ``exchange``."""
         keys = self._known_keys(request.queue) or (yield from self.keys_of(request.queue))
         if request.brisk and not request.recover:
-            result = yield from self._brisk(keys, request)
-            if result.deliveries or request.together:
-                return result
-        hub = self.wakes if request.watched else self.hub
-        seen = hub.version(keys.stream) if hub else 0
-        held = [replies.entry_of(text) for text in request.held]
-        reply = yield from run_script(
-            script("receive"),
-            keys.for_work(),
-            (
-                request.consumer,
-                request.count,
-                "1" if request.alone else "0",
-                _milliseconds(SWEEP_EVERY_IN_MEMORY if self.hub else SWEEP_EVERY),
-                "1" if request.recover else "0",
-                "1" if request.watched and not hub else "0",
-                *held,
-            ),
-            queue=request.queue.name,
-            # Who receives dead letters buries none: it would only wake itself, without end. On
-            # servers it is too seldom to be published with every look.
-            wakes=() if request.queue.dead or not self.hub else (keys.dead,),
-        )
-        result = replies.received(reply, request.consumer, dead=request.queue.dead)
-        if hub and request.watched:
-            result = replace(result, mark=str(seen))
+            [read] = yield from self.reads((request,))
+            if isinstance(read, LeanMQError):
+                raise read
+            if read.deliveries or request.together:
+                return read
+        seen = self.hub.version(keys.stream) if self.hub else 0
+        [result] = yield from self.looks((request,))
+        assert result is not None
         if result.deliveries or result.more or result.buried or wait <= 0:
             return result
         wait = wait if result.soon is None else min(wait, result.soon)
@@ -440,28 +435,114 @@ class StreamOperations:
         if wait < 0.001:  # BLOCK 0 would be for ever
             return result
         # What comes now was sent, or fell due, this moment: it has not expired yet.
-        blocking = (*_read(request), "BLOCK", _milliseconds(wait), "STREAMS", keys.stream, ">")
+        blocking = (*_read(request), "BLOCK", milliseconds(wait), "STREAMS", keys.stream, ">")
         outcomes = yield Call((blocking,), keys.stream, idempotent=True, block=wait)
         fresh = replies.entries(refusals.value(outcomes[0], request.queue.name))
         return replies.read(fresh, request, result.lease)
 
-    def _brisk(self, keys: StreamKeys, request: Receive) -> Operation[Exchanged]:
-        """Read new messages without the script: half the work for the server."""
-        commands = (
-            (*_read(request), "STREAMS", keys.stream, ">"),
-            ("HMGET", keys.meta, "lease", "ttl"),
-        )
-        read, meta = yield Call(commands, keys.stream, idempotent=True)
-        fresh = replies.entries(refusals.value(read, request.queue.name))
-        lease, has_ttl = refusals.value(meta, request.queue.name)
-        if not (fresh and lease):  # without a lease: just deleted, the script will tell
-            return Exchanged()
-        if has_ttl:
-            time = refusals.reply((yield Call((("TIME",),), keys.stream, idempotent=True)))
-            fresh, expired = replies.unexpired(fresh, request.consumer, time)
+    def looks(self, requests: Sequence[Receive]) -> Operation[Sequence[Exchanged | None]]:
+        """Look at queues, in one script, for one consumer; and keep them in order on the way.
+
+        Only a look at one queue recovers. None: this look failed among others; alone it tells why.
+        """
+        first, dead = requests[0], requests[0].queue.dead
+        keys = []
+        for request in requests:
+            keys.append(self._known_keys(request.queue) or (yield from self.keys_of(request.queue)))
+        hub = self.wakes if first.watched else self.hub
+        seen = [str(hub.version(each.stream)) for each in keys] if hub and first.watched else None
+        terms: list[str | int] = [
+            first.consumer,
+            milliseconds(SWEEP_EVERY_IN_MEMORY if self.hub else SWEEP_EVERY),
+            "1" if first.watched and not hub else "0",
+            "1" if first.recover else "0",
+        ]
+        for request in requests:
+            terms += (request.count, "1" if request.alone else "0")
+        try:
+            reply = yield from run_script(
+                script("receive"),
+                tuple(chain.from_iterable([each.for_work() for each in keys])),
+                (*terms, *[replies.entry_of(text) for text in first.held if first.recover]),
+                queue=first.queue.name,
+                # Who receives dead letters buries none: it would only wake itself, without end. On
+                # servers it is too seldom to be published with every look.
+                wakes=() if dead or not self.hub else tuple([each.dead for each in keys]),
+            )
+        except LeanMQError as error:
+            if len(requests) == 1 or not error.code:
+                raise
+            return [None] * len(requests)  # such as CROSSSLOT
+        found = [reply] if len(requests) == 1 else reply
+        results = [each and replies.received(each, first.consumer, dead=dead) for each in found]
+        if seen:
+            results = [
+                each and replace(each, mark=mark) for each, mark in zip(results, seen, strict=True)
+            ]
+        return results
+
+    def reads(self, requests: Sequence[Receive]) -> Operation[Results]:
+        """Read new messages without the script: half the work for the server.
+
+        Of all queues in one call; an error is the result of its own queue alone.
+        """
+        keys: list[StreamKeys] = []
+        commands: list[Command] = []
+        for request in requests:
+            its = self._known_keys(request.queue) or (yield from self.keys_of(request.queue))
+            keys.append(its)
+            commands += (
+                (*_read(request), "STREAMS", its.stream, ">"),
+                ("HMGET", its.meta, "lease", "ttl"),
+            )
+        outcomes = yield Call(tuple(commands), keys[0].stream, idempotent=True)
+        results: Results = []
+        mortal: list[tuple[int, Sequence[Reply], float]] = []
+        answers = iter(outcomes)
+        for request, read, meta in zip(requests, answers, answers, strict=True):
+            try:
+                lease, has_ttl = refusals.value(meta, request.queue.name)
+                if lease is None and isinstance(read, LeanMQError):  # not the same words everywhere
+                    raise refusals.not_found(request.queue.name) from read
+                fresh = replies.entries(refusals.value(read, request.queue.name))
+            except LeanMQError as error:
+                results.append(error)
+                continue
+            if not (fresh and lease):  # without a lease: just deleted, the script will tell
+                results.append(Exchanged())
+                continue
+            seconds = int(lease) / 1000
+            if has_ttl:
+                mortal.append((len(results), fresh, seconds))
+            results.append(replies.read(fresh, request, seconds))
+        if mortal:
+            yield from self._without_expired(requests, results, mortal, keys[0].stream)
+        return results
+
+    def _without_expired(
+        self,
+        requests: Sequence[Receive],
+        results: Results,
+        mortal: Sequence[tuple[int, Sequence[Reply], float]],
+        slot: str,
+    ) -> Operation[None]:
+        """Take what has expired out of results, and delete it."""
+        [time] = yield Call((("TIME",),), slot, idempotent=True)
+        over: dict[int, Settlement] = {}
+        for place, read, lease in mortal:
+            request = requests[place]
+            if isinstance(time, LeanMQError):
+                results[place] = time
+                continue
+            fresh, expired = replies.unexpired(read, request.consumer, time)
+            results[place] = replies.read(fresh, request, lease)
             if expired:
-                yield from self._on_held(request.queue, "ack", expired)
-        return replies.read(fresh, request, int(lease) / 1000)
+                over[place] = Settlement(request.queue, Verb.ACKNOWLEDGE, expired)
+        if over:
+            done = yield from self.settle_each(list(over.values()))
+            for place, result in zip(over, done, strict=True):
+                if isinstance(result, LeanMQError):
+                    results[place] = result
 
 
 def _tag(entry: bytes, name: str) -> str:
@@ -474,10 +555,6 @@ def _tag(entry: bytes, name: str) -> str:
 
 def _read(request: Receive) -> Command:
     return ("XREADGROUP", "GROUP", GROUP, request.consumer, "COUNT", request.count)
-
-
-def _milliseconds(seconds: float) -> int:
-    return round(seconds * 1000)
 
 
 def _look(keys: StreamKeys) -> Call:
@@ -499,31 +576,3 @@ def _stats(outcomes: Outcomes, name: str, tag: str) -> QueueStats:
     if meta[0] is None:
         raise refusals.not_found(name)
     return replies.stats(length, pending, delayed, meta, tag)
-
-
-def run_script(
-    code: Script,
-    keys: tuple[str, ...],
-    arguments: Command,
-    *,
-    queue: str = "",
-    idempotent: bool = True,
-    wakes: tuple[str, ...] = (),
-) -> Operation[Reply]:
-    """Run a script by its SHA-1; load it first where it is not known."""
-    rest: Command = (len(keys), *keys, *arguments)
-    by_sha: Command = ("EVALSHA", code.sha, *rest)
-    outcomes: Outcomes = yield Call((by_sha,), keys[0], idempotent, wakes=wakes)
-    if _unknown_script(outcomes):
-        load: Command = ("SCRIPT", "LOAD", code.text)
-        outcomes = yield Call((load, by_sha), keys[0], idempotent, wakes=wakes)
-    if _unknown_script(outcomes):
-        # The slot is moving: its keys, and so the call, are sent on to a node that the load,
-        # which names no key, does not reach. The text itself does.
-        by_text: Command = ("EVAL", code.text, *rest)
-        outcomes = yield Call((by_text,), keys[0], idempotent, wakes=wakes)
-    return refusals.value(outcomes[-1], queue)
-
-
-def _unknown_script(outcomes: Outcomes) -> bool:
-    return getattr(outcomes[-1], "code", "") == "NOSCRIPT"

@@ -11,7 +11,7 @@ from leanmq.backends.protocol import Capabilities
 from leanmq.backends.single import SingleServer
 from leanmq.backends.streams.calls import Call, Many, Outcomes
 from leanmq.backends.streams.driver import AsyncStreamsBackend, StreamsBackend
-from leanmq.backends.streams.operations import Operation
+from leanmq.backends.streams.running import Operation
 from leanmq.backends.urls import Address, parse_url
 from leanmq.errors import ConnectionError, OutcomeUnknownError
 from tests.unit.topologies.world import (
