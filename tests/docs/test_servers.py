@@ -188,7 +188,7 @@ def called_commands() -> set[str]:
     """The commands that the streams engine sends: from its scripts, and from Python."""
     text = "\n".join(path.read_text("utf-8") for path in (STREAMS / "scripts").glob("*.lua"))
     found = re.findall(r"(?:redis\.p?call|on_all)\('(\w+)'(?:, '(\w+)')?", text)
-    for name in ("operations", "older"):
+    for name in ("operations", "running", "older"):
         code = (STREAMS / f"{name}.py").read_text("utf-8")
         found += re.findall(r'\("([A-Z]+)", (?:"([A-Z]+)")?', code)
     with_parts = {"XGROUP", "XINFO", "SCRIPT"}
