@@ -25,6 +25,7 @@ from leanmq.errors import (
     BackendError,
     ConnectionError,
     OutcomeUnknownError,
+    QueueFullError,
     QueueNotFoundError,
     UnsupportedError,
 )
@@ -114,6 +115,35 @@ def test_a_settlement_that_fails_halfway_says_that_part_of_it_may_be_done() -> N
     assert refused.value.in_doubt
 
 
+def test_a_settlement_refused_in_part_is_in_doubt_if_the_rest_is() -> None:
+    held = [Held("1-0", "1-0 1 lane.0"), Held("2-0", "2-0 1 lane.1")]
+    for rest, doubt in (
+        (ConnectionError("lost", in_doubt=True), True),
+        (BackendError("no"), False),
+    ):
+        settle = do.exchange(Exchange((Settlement(ORDERS, Verb.RETRY, held),)))
+        next(settle)
+
+        with pytest.raises(QueueFullError) as refused:
+            settle.send([QueueFullError("no memory", code="OOM"), rest])
+
+        assert refused.value.in_doubt is doubt
+
+
+def test_very_many_deliveries_are_settled_in_several_calls() -> None:
+    held = [Held(f"{n}-0", f"{n}-0 1 lane.{n}") for n in range(501)]
+    settle = do.exchange(Exchange((Settlement(ORDERS, Verb.ACKNOWLEDGE, held),)))
+    done = [60_000, b"0"]
+
+    first = next(settle)
+    second = settle.send([done] * 500)
+    with pytest.raises(StopIteration) as stop:
+        settle.send([done])
+
+    assert [len(command_names(call)) for call in (first, second)] == [500, 1]
+    assert stop.value.value.settled == [[Standing.DONE] * 501]
+
+
 def test_only_the_runs_that_found_no_script_are_run_again() -> None:
     held = [Held(f"{n}-0", f"{n}-0 1 lane.{n}") for n in range(3)]
     settle = do.exchange(Exchange((Settlement(ORDERS, Verb.ACKNOWLEDGE, held),)))
@@ -149,6 +179,38 @@ def test_looks_that_may_not_be_one_script_are_made_one_by_one() -> None:
     assert good.lease == 60
     assert isinstance(bad, BackendError)
     assert bad.queue == "b"
+
+
+def test_together_as_well_one_exchange_receives_from_one_queue() -> None:
+    receive = Receive(ORDERS, "c", 1)
+    steps = requested(do, [Exchange((), (receive, receive)), Exchange((), (receive,))])
+
+    next(steps)
+    with pytest.raises(StopIteration) as done:
+        steps.send([[60_000, 0, -1, 0, 0, [], [], b"", 0]])
+
+    assert isinstance(done.value.value[0], UnsupportedError)
+    assert done.value.value[1].lease == 60
+
+
+def test_a_queue_that_was_dropped_meanwhile_is_no_trouble_for_the_others() -> None:
+    two = StreamOperations("mq:")
+    two._tags.update(a="a", b="b")
+    brisk = [Receive(QueueRef(n), "me", 1, brisk=True, together=True) for n in "ab"]
+    steps = requested(two, [Exchange((), (receive,)) for receive in brisk])
+    next(steps)
+    entry = [b"5-0", [b"b", b"1"]]
+    mortal = [b"6-0", [b"b", b"1", b"x", b"7"]]
+    steps.send([[[b"a", [entry]]], [b"60000", None], [[b"b", [mortal]]], [b"60000", b"1"]])
+    two._tags.clear()  # by another thread
+    acknowledge = steps.send([[b"9", b"0"]])
+    with pytest.raises(StopIteration) as done:
+        steps.send([BackendError("NOQUEUE", code="NOQUEUE")])
+
+    assert command_names(acknowledge) == ["EVALSHA"]
+    good, gone = done.value.value
+    assert [delivery.id for delivery in good.deliveries] == ["5-0"]
+    assert isinstance(gone, QueueNotFoundError)
 
 
 def test_what_is_of_one_kind_is_one_call_and_an_error_is_for_all_of_it() -> None:

@@ -10,7 +10,7 @@ from leanmq.backends.many import METHODS, Record, Recorded, Request, Watch, Watc
 from leanmq.backends.protocol import Exchange, Receive
 from leanmq.backends.streams import refusals, replies
 from leanmq.backends.streams.calls import Call, Command, Many, Outcomes, Wait
-from leanmq.backends.streams.keys import registry_key
+from leanmq.backends.streams.keys import StreamKeys, registry_key
 from leanmq.backends.streams.operations import StreamOperations
 from leanmq.backends.streams.running import Operation, run_script
 from leanmq.backends.streams.scripts import script
@@ -32,7 +32,7 @@ def operation(do: StreamOperations, request: Request) -> Operation[Any]:
             raise UnsupportedError(
                 "what is carried out together with others cannot wait; use watch"
             )
-        if request.settle or not request.receive:
+        if request.settle or len(request.receive) != 1:
             return do.exchange(request)
         return do.receive(request.receive[0])
     if isinstance(request, Record):
@@ -44,15 +44,20 @@ def operation(do: StreamOperations, request: Request) -> Operation[Any]:
 def requested(do: StreamOperations, requests: Sequence[Request]) -> Operation[list[Any]]:
     """Carry out requests in step; those of a kind, of queues on one server, in one call."""
     kinds: dict[Any, list[int]] = {}
+    keys: dict[int, StreamKeys] = {}
     for place, request in enumerate(requests):
-        kinds.setdefault(_kind(do, request) or place, []).append(place)
+        if do.slots_apart or (kind := _kind(do, request)) is None:
+            kinds[place] = [place]
+        else:
+            kinds.setdefault(kind[0], []).append(place)
+            keys[place] = kind[1]
     groups = [
         places[at : at + _JOINED]
         for places in kinds.values()
         for at in range(0, len(places), _JOINED)
     ]
     operations = [
-        _joined(do, [requests[place] for place in places])
+        _joined(do, [requests[place] for place in places], [keys[place] for place in places])
         if len(places) > 1
         else operation(do, requests[places[0]])
         for places in groups
@@ -65,36 +70,47 @@ def requested(do: StreamOperations, requests: Sequence[Request]) -> Operation[li
     return results
 
 
-def _kind(do: StreamOperations, request: Request) -> Hashable:
-    """What has the same one can be joined; None: what cannot."""
-    if do.slots_apart or not isinstance(request, Exchange) or request.wait:
+def _kind(do: StreamOperations, request: Request) -> tuple[Hashable, StreamKeys] | None:
+    """What has the same kind can be joined, and the keys for it; None: what cannot be joined."""
+    if not isinstance(request, Exchange) or request.wait:
         return None
     if len(request.receive) + len(request.settle) != 1:
         return None
+    kind: Hashable = "settle"
     if request.settle:
-        return "settle" if do.knows(request.settle[0].queue) else None
-    receive = request.receive[0]
-    if receive.recover or not do.knows(receive.queue):
-        return None
-    if receive.brisk and receive.together:
-        return "read"
-    return None if receive.brisk else (receive.consumer, receive.queue.dead, receive.watched)
+        queue = request.settle[0].queue
+    else:
+        receive = request.receive[0]
+        queue = receive.queue
+        if receive.brisk and receive.together and not receive.recover:
+            kind = "read"
+        # In memory pcall, which the joined script needs, would swallow a KeyboardInterrupt.
+        elif receive.brisk or receive.recover or do.hub is not None:
+            return None
+        else:
+            kind = (receive.consumer, queue.dead, receive.watched)
+    keys = do.known_keys(queue)
+    return None if keys is None else (kind, keys)
 
 
-def _joined(do: StreamOperations, requests: Sequence[Any]) -> Operation[list[Any]]:
+def _joined(
+    do: StreamOperations, requests: Sequence[Any], keys: Sequence[StreamKeys]
+) -> Operation[list[Any]]:
     """Carry out requests of one kind."""
     if requests[0].settle:
-        return do.settle_each([request.settle[0] for request in requests])
+        return do.settle_each([request.settle[0] for request in requests], keys)
     receives: list[Receive] = [request.receive[0] for request in requests]
-    return do.reads(receives) if receives[0].brisk else _looks(do, receives)
+    return do.reads(receives, keys) if receives[0].brisk else _looks(do, receives, keys)
 
 
-def _looks(do: StreamOperations, receives: Sequence[Receive]) -> Operation[list[Any]]:
-    """Look at queues; alone at those of which the look failed among others."""
-    results: list[Any] = list((yield from do.looks(receives)))
-    if failed := [place for place, result in enumerate(results) if result is None]:
-        again = yield from together([do.looks((receives[place],)) for place in failed])
-        for place, result in zip(failed, again, strict=True):
+def _looks(
+    do: StreamOperations, receives: Sequence[Receive], keys: Sequence[StreamKeys]
+) -> Operation[list[Any]]:
+    """Look at queues; alone at those that need it."""
+    results: list[Any] = list((yield from do.looks(receives, keys)))
+    if alone := [place for place, result in enumerate(results) if result is None]:
+        looks = [do.looks((receives[place],), (keys[place],)) for place in alone]
+        for place, result in zip(alone, (yield from together(looks)), strict=True):
             results[place] = result if isinstance(result, LeanMQError) else result[0]
     return results
 

@@ -127,11 +127,7 @@ class StreamOperations:
         """The keys of a queue, or of its dead letters; raises QueueNotFoundError."""
         return (yield from self._keys(queue.name)).of(queue)
 
-    def knows(self, queue: QueueRef) -> bool:
-        """Whether the keys of a queue are known without asking."""
-        return queue.name in self._tags
-
-    def _known_keys(self, queue: QueueRef) -> StreamKeys | None:
+    def known_keys(self, queue: QueueRef) -> StreamKeys | None:
         """What ``keys_of`` returns, if it need not ask: without a generator for each message."""
         tag = self._tags.get(queue.name)
         return None if tag is None else queue_keys(self.prefix, queue.name, tag).of(queue)
@@ -383,28 +379,29 @@ class StreamOperations:
         frees: bool = False,
     ) -> Operation[Extended]:
         """Run the settle script, once for each delivery among the receipts."""
-        keys = self._known_keys(queue) or (yield from self.keys_of(queue))
+        keys = self.known_keys(queue) or (yield from self.keys_of(queue))
         work = Work(keys, queue.name, verb, messages, delay, reason, destination)
         if frees:
             wakes = (keys.stream, keys.dead)
         outcomes = yield from run_scripts(script("settle"), work.runs(), wakes=wakes)
         return work.done(outcomes)
 
-    def settle_each(self, settlements: Sequence[Settlement]) -> Operation[Results]:
+    def settle_each(
+        self, settlements: Sequence[Settlement], keys: Sequence[StreamKeys]
+    ) -> Operation[Results]:
         """Settle messages of queues in one call; an error is the result of its own queue alone."""
         works: list[Work] = []
         runs: list[Run] = []
         wakes: list[str] = []
         ends = [0]
-        for one in settlements:
-            keys = self._known_keys(one.queue) or (yield from self.keys_of(one.queue))
+        for one, its in zip(settlements, keys, strict=True):
             verb, name = one.verb.value, one.queue.name
-            work = Work(keys, name, verb, one.messages, one.delay, one.reason)
+            work = Work(its, name, verb, one.messages, one.delay, one.reason)
             works.append(work)
             runs += work.runs()
             ends.append(len(runs))
             if one.verb not in _ENDS:
-                wakes += (keys.stream, keys.dead)
+                wakes += (its.stream, its.dead)
         outcomes = yield from run_scripts(script("settle"), runs, wakes=tuple(wakes))
         results: Results = []
         for work, (begin, end) in zip(works, pairwise(ends), strict=True):
@@ -416,15 +413,15 @@ class StreamOperations:
 
     def receive(self, request: Receive, wait: float = 0.0) -> Operation[Exchanged]:
         """See ``exchange``."""
-        keys = self._known_keys(request.queue) or (yield from self.keys_of(request.queue))
+        keys = self.known_keys(request.queue) or (yield from self.keys_of(request.queue))
         if request.brisk and not request.recover:
-            [read] = yield from self.reads((request,))
+            [read] = yield from self.reads((request,), (keys,))
             if isinstance(read, LeanMQError):
                 raise read
             if read.deliveries or request.together:
                 return read
         seen = self.hub.version(keys.stream) if self.hub else 0
-        [result] = yield from self.looks((request,))
+        [result] = yield from self.looks((request,), (keys,))
         assert result is not None
         if result.deliveries or result.more or result.buried or wait <= 0:
             return result
@@ -440,15 +437,15 @@ class StreamOperations:
         fresh = replies.entries(refusals.value(outcomes[0], request.queue.name))
         return replies.read(fresh, request, result.lease)
 
-    def looks(self, requests: Sequence[Receive]) -> Operation[Sequence[Exchanged | None]]:
+    def looks(
+        self, requests: Sequence[Receive], keys: Sequence[StreamKeys]
+    ) -> Operation[Sequence[Exchanged | None]]:
         """Look at queues, in one script, for one consumer; and keep them in order on the way.
 
-        Only a look at one queue recovers. None: this look failed among others; alone it tells why.
+        Only a look at one queue recovers. None: this one is to be looked at alone, since it failed
+        among others, or since these took long enough.
         """
         first, dead = requests[0], requests[0].queue.dead
-        keys = []
-        for request in requests:
-            keys.append(self._known_keys(request.queue) or (yield from self.keys_of(request.queue)))
         hub = self.wakes if first.watched else self.hub
         seen = [str(hub.version(each.stream)) for each in keys] if hub and first.watched else None
         terms: list[str | int] = [
@@ -481,16 +478,13 @@ class StreamOperations:
             ]
         return results
 
-    def reads(self, requests: Sequence[Receive]) -> Operation[Results]:
+    def reads(self, requests: Sequence[Receive], keys: Sequence[StreamKeys]) -> Operation[Results]:
         """Read new messages without the script: half the work for the server.
 
         Of all queues in one call; an error is the result of its own queue alone.
         """
-        keys: list[StreamKeys] = []
         commands: list[Command] = []
-        for request in requests:
-            its = self._known_keys(request.queue) or (yield from self.keys_of(request.queue))
-            keys.append(its)
+        for request, its in zip(requests, keys, strict=True):
             commands += (
                 (*_read(request), "STREAMS", its.stream, ">"),
                 ("HMGET", its.meta, "lease", "ttl"),
@@ -502,7 +496,7 @@ class StreamOperations:
         for request, read, meta in zip(requests, answers, answers, strict=True):
             try:
                 lease, has_ttl = refusals.value(meta, request.queue.name)
-                if lease is None and isinstance(read, LeanMQError):  # not the same words everywhere
+                if lease is None and isinstance(read, BackendError):  # its words are not the same
                     raise refusals.not_found(request.queue.name) from read
                 fresh = replies.entries(refusals.value(read, request.queue.name))
             except LeanMQError as error:
@@ -516,18 +510,18 @@ class StreamOperations:
                 mortal.append((len(results), fresh, seconds))
             results.append(replies.read(fresh, request, seconds))
         if mortal:
-            yield from self._without_expired(requests, results, mortal, keys[0].stream)
+            yield from self._without_expired(requests, keys, results, mortal)
         return results
 
     def _without_expired(
         self,
         requests: Sequence[Receive],
+        keys: Sequence[StreamKeys],
         results: Results,
         mortal: Sequence[tuple[int, Sequence[Reply], float]],
-        slot: str,
     ) -> Operation[None]:
         """Take what has expired out of results, and delete it."""
-        [time] = yield Call((("TIME",),), slot, idempotent=True)
+        [time] = yield Call((("TIME",),), keys[0].stream, idempotent=True)
         over: dict[int, Settlement] = {}
         for place, read, lease in mortal:
             request = requests[place]
@@ -539,7 +533,8 @@ class StreamOperations:
             if expired:
                 over[place] = Settlement(request.queue, Verb.ACKNOWLEDGE, expired)
         if over:
-            done = yield from self.settle_each(list(over.values()))
+            its = [keys[place] for place in over]
+            done = yield from self.settle_each(list(over.values()), its)
             for place, result in zip(over, done, strict=True):
                 if isinstance(result, LeanMQError):
                     results[place] = result

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from leanmq.backends.streams import refusals
-from leanmq.backends.streams.calls import Call, Command, Many, Outcomes, Reply, Wait
+from leanmq.backends.streams.calls import Call, Command, Many, Outcome, Outcomes, Reply, Wait
 from leanmq.backends.streams.scripts import Script
 from leanmq.errors import LeanMQError
 
@@ -17,6 +17,9 @@ Operation: TypeAlias = Generator["Call | Many | Wait", Any, T]
 
 Run: TypeAlias = "tuple[tuple[str, ...], Command]"
 """The keys and the arguments of a script."""
+
+_CHUNK: Final = 500
+"""Runs that are written at once; see ``pipelines``."""
 
 
 def run_script(
@@ -43,6 +46,17 @@ def run_scripts(
     wakes: tuple[str, ...] = (),
 ) -> Operation[Outcomes]:
     """Run a script by its SHA-1, some times in one call; load it first where it is not known."""
+    if len(runs) <= _CHUNK:
+        return (yield from _run(code, runs, idempotent, wakes))
+    outcomes: list[Outcome] = []
+    for at in range(0, len(runs), _CHUNK):
+        outcomes += yield from _run(code, runs[at : at + _CHUNK], idempotent, wakes)
+    return outcomes
+
+
+def _run(
+    code: Script, runs: Sequence[Run], idempotent: bool, wakes: tuple[str, ...]
+) -> Operation[Outcomes]:
     if not runs:
         return ()
     slot = runs[0][0][0]

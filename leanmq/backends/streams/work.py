@@ -54,15 +54,16 @@ class Work:
         ]
 
     def done(self, outcomes: Outcomes) -> Extended:
-        """What came of it; raises the first error, in doubt if anything else is done."""
+        """What came of it; raises the first error, in doubt if anything may be done."""
         standings = [Standing.GONE] * len(self.messages)
         lease = 0.0
         for (_, places), outcome in zip(self._groups.values(), outcomes, strict=True):
             try:
                 reply = refusals.value(outcome, self.queue)
             except LeanMQError as error:
-                some = any(not isinstance(other, LeanMQError) for other in outcomes)
-                error.in_doubt = error.in_doubt or some
+                error.in_doubt = any(
+                    not isinstance(each, LeanMQError) or each.in_doubt for each in outcomes
+                )
                 raise
             lease = replies.lease(reply)
             found = replies.standings(reply)

@@ -7,8 +7,8 @@
 --   unknown), 1 if suspects wait, ms for which a plain read will do, fresh entries as the server has
 --   them, {id for life, times} of each that became a dead letter, the last entry handed out to anybody
 --   (if asked for), how many plain reads will find at most (-1: others wait besides),
---   {entry, times, fields, suspect} ...}; of many queues a list of these, nil for each that failed: a
---   look at it alone tells why
+--   {entry, times, fields, suspect} ...}; of many queues a list of these, nil for each that is to be
+--   looked at alone: it failed, or those before it took long enough
 -- Invariants: each step is bounded; what is over max_deliveries becomes a dead letter instead of
 -- being handed out; a suspect is handed out alone; what has expired is deleted instead.
 -- include: _shared
@@ -18,7 +18,9 @@ local FIRST, HELD = 5, 7
 local PAGE = 100      -- due messages promoted, entries looked at, a step
 local SWEEPS = 8      -- pages of ended leases, a step
 local HOUR = 3600000  -- consumers that are idle for so many ms, and hold nothing, are forgotten
+local SWEEP = 10      -- what it costs to look for ended leases: as much as so many entries
 local now = now_ms()
+local entries = 0     -- how many were touched for upkeep
 
 -- Look at one queue.
 local function look(keys, count, alone)
@@ -94,6 +96,7 @@ local function look(keys, count, alone)
       if not expired(fields, now) then add_known(stream, ids, fields) end
     end
   end
+  entries = entries + #ready
   if #ready == PAGE then more = 1 end
   if #ready > 0 then at = next_due() end
 
@@ -129,6 +132,7 @@ local function look(keys, count, alone)
         ended[#ended + 1] = 'JUSTID'
         redis.call('XCLAIM', stream, GROUP, FREE, taken_over, unpack(ended))
       end
+      entries = entries + SWEEP + #rows
       if #rows < PAGE then
         cursor = '-'
         break
@@ -153,6 +157,7 @@ local function look(keys, count, alone)
   -- 4. Hand out what is free; what looks poisonous waits for a consumer that holds nothing.
   if pending and #handed < count then
     local free = redis.call('XPENDING', stream, GROUP, '-', '+', PAGE, FREE)
+    entries = entries + #free
     if #free == PAGE then more = 1 end
     for _, row in ipairs(free) do
       if #handed >= count then break end
@@ -249,11 +254,15 @@ local QUEUE = 7 -- keys
 if #KEYS == QUEUE then return look(KEYS, tonumber(ARGV[FIRST]), ARGV[FIRST + 1] == '1') end
 
 -- What fails at one queue is no trouble for the others, of which messages were handed out already.
+-- While a script runs, everybody else waits: all of its upkeep is bounded as that of one queue is.
 local replies = {}
 for number = 1, #KEYS / QUEUE do
   local last, at = number * QUEUE, FIRST + 2 * (number - 1)
-  local keys = {unpack(KEYS, last - QUEUE + 1, last)}
-  local ok, reply = pcall(look, keys, tonumber(ARGV[at]), ARGV[at + 1] == '1')
+  local ok, reply = false, nil
+  if entries < PAGE then
+    local keys = {unpack(KEYS, last - QUEUE + 1, last)}
+    ok, reply = pcall(look, keys, tonumber(ARGV[at]), ARGV[at + 1] == '1')
+  end
   replies[number] = ok and not reply.err and reply
 end
 return replies
