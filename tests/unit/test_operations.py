@@ -143,6 +143,11 @@ def test_very_many_deliveries_are_settled_in_several_calls() -> None:
     assert [len(command_names(call)) for call in (first, second)] == [500, 1]
     assert stop.value.value.settled == [[Standing.DONE] * 501]
 
+    settle = do.exchange(Exchange((Settlement(ORDERS, Verb.ACKNOWLEDGE, held),)))
+    next(settle)
+    with pytest.raises(ConnectionError):  # the rest is not asked: it would wait as long
+        settle.send([ConnectionError("lost", in_doubt=True)] * 500)
+
 
 def test_only_the_runs_that_found_no_script_are_run_again() -> None:
     held = [Held(f"{n}-0", f"{n}-0 1 lane.{n}") for n in range(3)]

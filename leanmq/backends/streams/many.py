@@ -124,7 +124,7 @@ def together(operations: Sequence[Operation[Any]]) -> Operation[list[Any]]:
     outcomes: list[Outcomes | list[Outcomes] | None] = [None] * len(operations)
     going: Iterable[int] = range(len(operations))
     while True:
-        begun: list[tuple[int, int]] = []
+        begun: list[tuple[int, int | None]] = []
         calls: list[Call] = []
         for place in going:
             try:
@@ -135,7 +135,7 @@ def together(operations: Sequence[Operation[Any]]) -> Operation[list[Any]]:
                 results[place] = error
             else:
                 if isinstance(step, Call):
-                    begun.append((place, 0))
+                    begun.append((place, None))
                     calls.append(step)
                 else:
                     assert isinstance(step, Many)
@@ -145,7 +145,7 @@ def together(operations: Sequence[Operation[Any]]) -> Operation[list[Any]]:
             return results
         answers = iter([(yield calls[0])] if len(calls) == 1 else (yield Many(tuple(calls))))
         for place, several in begun:
-            outcomes[place] = list(islice(answers, several)) if several else next(answers)
+            outcomes[place] = next(answers) if several is None else list(islice(answers, several))
         going = [place for place, _ in begun]
 
 

@@ -288,7 +288,13 @@ class StreamOperations:
         settled: list[Sequence[Standing]] = []
         try:
             for settlement in request.settle:
-                settled.append((yield from self._settle(settlement)).standings)
+                keys = self.known_keys(settlement.queue) or (
+                    yield from self.keys_of(settlement.queue)
+                )
+                [done] = yield from self.settle_each((settlement,), (keys,))
+                if isinstance(done, LeanMQError):
+                    raise done
+                settled += done.settled
         except LeanMQError as error:
             error.in_doubt = error.in_doubt or bool(settled)
             raise
@@ -355,34 +361,18 @@ class StreamOperations:
             count += deleted
         return Purged(count)
 
-    def _settle(self, settlement: Settlement) -> Operation[Extended]:
-        return self._on_held(
-            settlement.queue,
-            settlement.verb.value,
-            settlement.messages,
-            delay=settlement.delay,
-            reason=settlement.reason,
-            # What is done is nobody else's to receive.
-            frees=settlement.verb not in _ENDS,
-        )
-
     def _on_held(
         self,
         queue: QueueRef,
         verb: str,
         messages: Sequence[Held],
         *,
-        delay: float = 0.0,
-        reason: str = "",
         destination: tuple[str, ...] = (),
         wakes: tuple[str, ...] = (),
-        frees: bool = False,
     ) -> Operation[Extended]:
         """Run the settle script, once for each delivery among the receipts."""
         keys = self.known_keys(queue) or (yield from self.keys_of(queue))
-        work = Work(keys, queue.name, verb, messages, delay, reason, destination)
-        if frees:
-            wakes = (keys.stream, keys.dead)
+        work = Work(keys, queue.name, verb, messages, destination=destination)
         outcomes = yield from run_scripts(script("settle"), work.runs(), wakes=wakes)
         return work.done(outcomes)
 
@@ -400,7 +390,7 @@ class StreamOperations:
             works.append(work)
             runs += work.runs()
             ends.append(len(runs))
-            if one.verb not in _ENDS:
+            if one.verb not in _ENDS:  # what is done is nobody else's to receive
                 wakes += (its.stream, its.dead)
         outcomes = yield from run_scripts(script("settle"), runs, wakes=tuple(wakes))
         results: Results = []

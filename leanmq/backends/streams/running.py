@@ -51,6 +51,9 @@ def run_scripts(
     outcomes: list[Outcome] = []
     for at in range(0, len(runs), _CHUNK):
         outcomes += yield from _run(code, runs[at : at + _CHUNK], idempotent, wakes)
+        last = outcomes[-1]
+        if isinstance(last, LeanMQError) and not last.code:  # each chunk would wait as long
+            return [*outcomes, *[last] * (len(runs) - len(outcomes))]
     return outcomes
 
 
