@@ -40,6 +40,7 @@ from tests.contract.threaded import ThreadedClient, Threads
 from tests.docs.pages import ROOT, run
 from tests.support import running
 from tests.support.topology import Topology
+from tests.support.weather import Stopwatch
 
 T = TypeVar("T")
 
@@ -177,6 +178,11 @@ class Harness:
     async def run(self, call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Call what blocks, in a thread."""
         return await self._threads.run(call, *args, **kwargs)
+
+    def stopwatch(self) -> Stopwatch:
+        """Started now: its ``own()`` is what bounds of seconds are for."""
+        servers = [process for topology in self.topologies for process in topology.processes]
+        return Stopwatch(process.pid for process in servers if process.pid is not None)
 
     # What users cannot do, done to the storage itself.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from typing import Any
 
 import pytest
@@ -20,7 +19,7 @@ async def test_a_waiting_consumer_takes_over_from_the_dead(mq: Client, harness: 
     await queue.send_messages(range(10))
     dead = harness.client().queue("orders")
     held = await dead.get_messages()
-    died_at = time.monotonic()
+    watch = harness.stopwatch()
     assert len(held) == 10
 
     taken: list[Message[Any]] = []
@@ -29,7 +28,7 @@ async def test_a_waiting_consumer_takes_over_from_the_dead(mq: Client, harness: 
         assert messages
         taken += messages
 
-    assert time.monotonic() - died_at < lease + 2
+    assert watch.own() < lease + 2
     assert sorted(m.data for m in taken) == list(range(10))
     assert {m.delivery_count for m in taken} == {2}
     assert await queue.acknowledge_messages(taken) == 10
@@ -130,6 +129,7 @@ async def test_a_client_that_holds_a_suspect_receives_nothing_more(
     consumer = harness.client().queue("suspects")
     [suspect] = await consumer.get_messages(timeout=5)
     assert suspect.delivery_count == 3
+    await mq.update_queue("suspects", lease=30)
     await queue.send_message("healthy")
     while await consumer.extend_messages(suspect) and (await queue.get_info()).ready_messages != 1:
         pass
@@ -194,7 +194,7 @@ async def test_a_waiting_receive_survives_that_its_queue_vanishes(
 async def test_what_a_dead_client_held_is_counted_in_flight_until_its_lease_ends(
     mq: Client, harness: Harness
 ) -> None:
-    queue = mq.queue("orders", lease=0.4)
+    queue = mq.queue("orders", lease=1.2)
     await queue.send_messages(range(3))
     await harness.client().queue("orders").get_messages()
 

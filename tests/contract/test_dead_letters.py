@@ -107,7 +107,7 @@ async def test_dead_letters_are_released_and_retried_like_any_message(queue: Asy
     [dead] = await dlq.get_messages()
     assert await dlq.release_messages(dead) == 1
     [dead] = await dlq.get_messages()
-    assert await dlq.retry_messages(dead, delay=0.2) == 1
+    assert await dlq.retry_messages(dead, delay=1.0) == 1
     assert (await dlq.get_info()).delayed_messages == 1
     assert (await queue.get_info()).message_count == 0
     [dead] = await dlq.get_messages(timeout=5)

@@ -6,7 +6,6 @@ import asyncio
 import random
 import signal
 import sys
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -64,15 +63,15 @@ async def test_a_killed_process_is_taken_over_from_within_lease_and_two_seconds(
     await queue.send_messages(range(10))
     async with consumer(harness, "orders") as victim:
         assert await victim.ask("take 10") == "10"
-        delivered_by = time.monotonic()
+        watch = harness.stopwatch()
         waiting = asyncio.create_task(queue.get_messages(100, block=True))
         victim.process.kill()
 
-        taken: list[Message[Any]] = await asyncio.wait_for(waiting, lease + 2)
+        taken: list[Message[Any]] = await asyncio.wait_for(waiting, 20)
         while len(taken) < 10:
             taken += await queue.get_messages(100, timeout=1)
 
-        assert time.monotonic() - delivered_by < lease + 2
+        assert watch.own() < lease + 2
     assert sorted(m.data for m in taken) == list(range(10))
     assert {m.delivery_count for m in taken} == {2}
     assert await queue.acknowledge_messages(taken) == 10

@@ -161,11 +161,11 @@ async def test_sends_go_on_when_a_server_is_killed_and_it_gets_its_share_back(
     server = harness.topologies[1]
     async with load(queue) as log:
         await more(log, 200)
-        killed = time.monotonic()
+        killed, watch = time.monotonic(), harness.stopwatch()
         await asyncio.to_thread(server.kill_primary)
         await more(log, 300)
         await asyncio.to_thread(server.revive)
-        back = time.monotonic()
+        back, in_line = time.monotonic(), watch.in_line()
         first_back = len(log.ids)
 
         async def its_share() -> bool:
@@ -176,7 +176,7 @@ async def test_sends_go_on_when_a_server_is_killed_and_it_gets_its_share_back(
         await eventually(its_share, within=BACK, what="the share of the server that is back")
 
     gap, usual = log.gap(killed, back), log.gap(log.times[0], killed)
-    assert gap < GAP + usual, f"no send returned for {gap:.2f} s; before the kill, {usual:.2f} s"
+    assert gap < GAP + usual + in_line, f"{gap:.2f} s without; before the kill, {usual:.2f} s"
     assert len(log.unknown) <= WORKERS  # what was on its way
     reconcile(log, await everything(queue))
 
@@ -188,15 +188,16 @@ async def test_sends_to_a_frozen_server_are_unknown_and_nowhere_else(harness: Ha
     await queue.declare()
     async with load(queue) as log:
         await more(log, 100)
-        frozen = time.monotonic()
+        frozen, watch = time.monotonic(), harness.stopwatch()
         await asyncio.to_thread(harness.topologies[1].freeze_primary)
-        await more(log, 400)
-        thawed = time.monotonic()
+        await more(log, 400, within=20)
+        thawed, in_line = time.monotonic(), watch.in_line()
         await asyncio.to_thread(harness.topologies[1].thaw)
         await more(log, 100)
 
-    assert 1 <= len(log.unknown) <= WORKERS
-    assert log.gap(frozen, thawed) < 0.5 + GAP + log.gap(log.times[0], frozen)
+    # What was on its way. The same of the others, should the machine stand still for a timeout.
+    assert 1 <= len(log.unknown) <= 2 * WORKERS
+    assert log.gap(frozen, thawed) < 0.5 + GAP + in_line + log.gap(log.times[0], frozen)
     reconcile(log, await everything(queue))
 
 
@@ -322,10 +323,10 @@ async def test_of_a_node_that_is_down_its_shards_fail_by_name_and_the_others_go_
             sent = await queue.send_message(shard, key=key_for(shard))
             assert sent.startswith(f"{shard}#")
             continue
-        began = time.monotonic()
+        watch = harness.stopwatch()
         with pytest.raises(ConnectionError, match=rf"node 'node1' \(shard {shard} of queue 'ord"):
             await queue.send_message(shard, key=key_for(shard))
-        assert time.monotonic() - began < 1.0
+        assert watch.own() < 1.0
     keyless = [await queue.send_message("free") for _ in range(20)]
 
     assert {router.node_of(one) for one in keyless} == {"node0", "node2"}
@@ -426,10 +427,10 @@ async def test_receiving_goes_on_from_the_nodes_that_are_up(harness: Harness) ->
     for n in range(4):
         waiting = asyncio.create_task(queue.get_messages(timeout=5))
         await later(0.1 * n)
-        sent_at = time.monotonic()
+        watch = harness.stopwatch()
         await sender.send_message(n)
         [message] = await waiting
-        delays.append(time.monotonic() - sent_at)
+        delays.append(watch.own())
         await queue.acknowledge_messages(message)
     assert max(delays) < 0.5, delays
 
@@ -455,13 +456,13 @@ async def test_a_node_that_freezes_holds_up_a_waiting_consumer_once_at_most(
         waiting = asyncio.create_task(queue.get_messages(timeout=5))
         sent = None
         while sent is None:
-            sent_at = time.monotonic()
+            watch = harness.stopwatch()
             try:
                 sent = await sender.send_message(n)
             except OutcomeUnknownError:  # it was the turn of the frozen one
                 continue
         [message] = await waiting
-        delays.append(time.monotonic() - sent_at)
+        delays.append(watch.own())
         await queue.acknowledge_messages(message)
 
     assert delays[0] < timeout + 0.5, delays

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -35,12 +34,6 @@ KEYS = [
     for shard in range(SHARDS)
 ]
 """For each shard a key whose messages are there."""
-
-
-async def timed(call: Awaitable[list[Message[Any]]], since: float) -> tuple[Message[Any], float]:
-    """The message that a receive gets, and how many seconds later."""
-    [message] = await call
-    return message, time.monotonic() - since
 
 
 # --- fairness
@@ -90,13 +83,13 @@ async def test_a_busy_shard_does_not_starve_a_quiet_one(
         handled += await queue.acknowledge_messages(await queue.get_messages(10))
     await come()
 
-    sent_at, batches, found = time.monotonic(), 0, False
+    watch, batches, found = harness.stopwatch(), 0, False
     while not found:
         messages = await queue.get_messages(10)
         found = "quiet" in [m.data for m in messages]
         await queue.acknowledge_messages(messages)
         batches += 1
-        passed = time.monotonic() - sent_at
+        passed = watch.own()
         assert passed < UPKEEP, f"not received after {passed:.2f} s and {batches} batches"
         await asyncio.sleep(0.005)  # the work
     assert (await queue.get_info()).message_count > 0
@@ -180,11 +173,12 @@ async def test_a_waiting_consumer_has_a_message_of_any_part_at_once(
     for key in KEYS * 2:
         waiting = asyncio.create_task(queue.get_messages(timeout=10))
         await until_waiting(sender, waiting)
-        sent_at = time.monotonic()
+        watch = harness.stopwatch()
         await sender.send_message(key, key=key)
 
-        message, passed = await timed(waiting, sent_at)
+        [message] = await waiting
 
+        passed = watch.own()
         assert message.data == key
         assert passed < SOON, f"{passed:.2f} s"
         await queue.acknowledge_messages(message)
@@ -215,11 +209,13 @@ async def test_a_waiting_consumer_has_what_comes_free_within_a_slice(
     other = harness.client().queue("orders", lease=1.0)
     await other.declare()
     for key in KEYS[2:3] if how is abandoned else KEYS[1:3]:
-        due = time.monotonic() + await how(other, key)
+        pause = await how(other, key)
+        watch = harness.stopwatch()
         queue = harness.client().queue("orders")
 
-        message, passed = await timed(queue.get_messages(block=True, timeout=20), due)
+        [message] = await queue.get_messages(block=True, timeout=20)
 
+        passed = watch.own() - pause
         assert message.data == key
         assert passed < UPKEEP, f"{passed:.2f} s"
         await queue.acknowledge_messages(message)

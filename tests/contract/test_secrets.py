@@ -287,7 +287,7 @@ async def test_a_payload_on_a_connection_that_breaks_is_not_told(
     harness: Harness, log: pytest.LogCaptureFixture
 ) -> None:
     key = queue_keys(harness.prefix, "orders", "orders").live.stream
-    queue = harness.client(**IMPATIENT).queue("orders")
+    queue = harness.client(connection_timeout=1.0, deadline=1.0).queue("orders")
     await queue.send_message("scripts are loaded")
     call = script("send").sha.encode()
     breaks: list[Callable[[], Any]] = [

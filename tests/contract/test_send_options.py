@@ -165,12 +165,11 @@ async def test_a_delayed_message_comes_when_it_is_due_and_not_before(
     info = await queue.get_info()
     seen_by = time.monotonic()
     others = await queue.get_messages()
-    looked_by = time.monotonic()
+    looked_by, watch = time.monotonic(), harness.stopwatch()
     [message] = await waiting
-    came = time.monotonic()
 
-    assert came - sent_at >= 0.39
-    assert came - max(sent_by + 0.4, looked_by) < 1.5
+    assert watch.own() < max(sent_by + 0.4 - looked_by, 0) + 1.5
+    assert time.monotonic() - sent_at >= 0.39
     if seen_by - sent_at < 0.4:
         assert (info.delayed_messages, info.ready_messages, info.message_count) == (1, 0, 1)
     if looked_by - sent_at < 0.4:
@@ -197,12 +196,14 @@ async def test_a_delayed_message_waits_however_long_nobody_looks(
 async def test_messages_of_different_delays_come_in_the_order_of_their_due_times(
     queue: AsyncQueue, mq: Client
 ) -> None:
+    began = time.monotonic()
     ids = [
         await queue.send_message("third", delay=0.45),
         await queue.send_message("second", delay=as_datetime(0.3)),
         await queue.send_message("first", delay=0.15),
         await queue.send_message("now"),
     ]
+    in_time = time.monotonic() - began < 0.15
     assert len(set(ids)) == 4
 
     got: list[Message[Any]] = []
@@ -211,7 +212,7 @@ async def test_messages_of_different_delays_come_in_the_order_of_their_due_times
         assert messages
         got += messages
 
-    if (await mq.open()).ordered:
+    if in_time and (await mq.open()).ordered:
         assert [m.data for m in got] == ["now", "first", "second", "third"]
     assert {m.id for m in got} == set(ids)
 
@@ -331,7 +332,12 @@ async def test_a_receive_that_waits_is_not_handed_what_has_expired(
 
     assert await waiting == []
     assert held.data == "held"
-    assert (await other.get_info()).message_count == 0
+
+    async def gone() -> bool:  # a receive that was held up ends before it looked again
+        assert await other.get_messages() == []
+        return (await other.get_info()).message_count == 0
+
+    await eventually(gone, within=5)
 
 
 @pytest.mark.on(*IN_ORDER)

@@ -141,12 +141,12 @@ async def test_an_update_of_nothing_is_refused(mq: Client, queue: AsyncQueue) ->
 
 
 async def test_a_longer_lease_counts_for_what_is_in_flight(mq: Client, harness: Harness) -> None:
-    queue = mq.queue("orders", lease=0.5)
+    queue = mq.queue("orders", lease=1.2)
     other = harness.client().queue("orders")
     await queue.send_messages(["old", "new"])
     [old] = await queue.get_messages(1)
     await harness.client().update_queue("orders", lease=90)
-    await harness.pass_time(0.6)
+    await harness.pass_time(1.3)
 
     [new] = await other.get_messages()
 
@@ -173,7 +173,7 @@ async def test_a_shorter_lease_counts_when_the_old_one_has_run_out_once(
 
     assert [m.id for m in again] == [message.id]
     assert time.time() - before >= 0.59
-    assert again[0].lease_until - time.time() == pytest.approx(0.1, abs=0.2)
+    assert again[0].lease_until < time.time() + 0.3
     assert await queue.acknowledge_messages(message) == 0
 
 

@@ -114,11 +114,11 @@ async def test_a_released_message_goes_to_a_consumer_that_waits(
     done, _ = await asyncio.wait([waiting], timeout=0.2)
     assert not done
 
-    released_at = time.monotonic()
+    watch = harness.stopwatch()
     await queue.release_messages(message)
 
     [again] = await waiting
-    assert time.monotonic() - released_at < 1.5
+    assert watch.own() < 1.5
     assert (again.id, again.delivery_count) == (message.id, 1)
 
 
@@ -133,10 +133,10 @@ async def test_a_retried_message_comes_again_counted(queue: AsyncQueue) -> None:
     assert (await queue.get_info()).message_count == 1
 
 
-async def test_a_retry_with_delay_is_due_when_it_says(queue: AsyncQueue) -> None:
+async def test_a_retry_with_delay_is_due_when_it_says(queue: AsyncQueue, harness: Harness) -> None:
     await queue.send_message("later")
     [message] = await queue.get_messages()
-    retried_at = time.monotonic()
+    watch = harness.stopwatch()
     assert await queue.retry_messages(message, delay=0.7) == 1
 
     info = await queue.get_info()
@@ -144,38 +144,47 @@ async def test_a_retry_with_delay_is_due_when_it_says(queue: AsyncQueue) -> None
     assert await queue.get_messages() == []
     [again] = await queue.get_messages(timeout=10)
 
-    assert 0.69 <= time.monotonic() - retried_at < 0.7 + 1.5
+    assert watch.passed() >= 0.69
+    assert watch.own() < 0.7 + 1.5
     assert (again.id, again.delivery_count, again.data) == (message.id, 2, "later")
     assert again.timestamp == message.timestamp
     assert await queue.acknowledge_messages(again.id) == 1
 
 
 async def test_messages_delayed_differently_come_in_the_order_of_their_due_times(
-    queue: AsyncQueue, harness: Harness
+    mq: Client, queue: AsyncQueue, harness: Harness
 ) -> None:
     await queue.send_messages(["late", "soon"])
     late, soon = harness.in_order(await queue.get_messages(), key=lambda m: m.data)
+    began = time.monotonic()
     await queue.retry_messages(late, delay=0.6)
     await queue.retry_messages(soon, delay=0.3)
+    in_time = time.monotonic() - began < 0.3
 
     got: list[str] = []
     while len(got) < 2:
         messages = await queue.get_messages(timeout=10)
         assert messages
+        in_time &= (await mq.open()).ordered or time.monotonic() - began < 0.6 or len(got) == 1
         got += [m.data for m in messages]
-    assert got == ["soon", "late"]
+    assert got == ["soon", "late"] or not in_time
+    assert sorted(got) == ["late", "soon"]
 
 
 async def test_an_extended_lease_is_not_taken_over(mq: Client, harness: Harness) -> None:
-    queue = mq.queue("short", lease=0.6)
+    queue = mq.queue("short", lease=1.5)
     other = harness.client().queue("short")
     await queue.send_message("long work")
     [message] = await queue.get_messages()
     began = time.monotonic()
 
-    while time.monotonic() - began < 2.0:
+    while time.monotonic() - began < 2.2:
+        extended_at = time.monotonic()
         assert await queue.extend_messages(message) == 1
-        assert await other.get_messages(timeout=0.2) == []
+        taken = await other.get_messages(timeout=0.2)
+        if time.monotonic() - extended_at > 1.5:
+            return  # the machine stood still for a lease: whatever came, was due
+        assert taken == []
 
     assert await queue.acknowledge_messages(message) == 1
 

@@ -187,7 +187,7 @@ async def test_every_option_of_a_send_works_in_a_transaction(mq: Client) -> None
             ttl_seconds=timedelta(hours=1),
         )
         tx.send_message(orders, "plain")
-        tx.send_message(mails, "later", delay=0.2, headers={"x": None})
+        tx.send_message(mails, "later", delay=1.0, headers={"x": None})
 
     told, plain = await orders.get_messages()
     assert (told.data, told.key, told.message_id) == ("told", "table 7", "mine")

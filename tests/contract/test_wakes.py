@@ -234,18 +234,17 @@ async def test_a_message_is_found_after_another_server_took_over(
 async def test_closing_ends_a_watch_and_leaves_nobody_who_listens(
     harness: Harness, seam: Seam, opened: Open
 ) -> None:
-    loop = asyncio.get_running_loop()
     before = await listening(harness)
     other = await opened().declared([QueueRef("other#1")])
     marks = await other.watched([QueueRef("other#1")])
     watching = asyncio.ensure_future(other.watch(Watch(marks, 1.0)))
     await asyncio.sleep(0)
-    began = loop.time()
+    watch = harness.stopwatch()
 
     await other.close()
 
     await asyncio.gather(watching, return_exceptions=True)
-    assert loop.time() - began < 0.9
+    assert watch.own() < 0.9
     with pytest.raises(ClosedError, match="is closed; open another"):
         await other.watch(Watch(marks, 1.0))
     assert not [thread for thread in threading.enumerate() if thread.name == "leanmq-listener"]

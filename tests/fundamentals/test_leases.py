@@ -19,7 +19,7 @@ def test_a_message_that_is_not_acknowledged_comes_again() -> None:
 
 def test_a_lease_is_extended_while_the_work_takes_longer() -> None:
     with LeanMQ("memory://") as mq:
-        orders = mq.queue("orders", lease=1)
+        orders = mq.queue("orders", lease=1.4)
         orders.send_message("long work")
         [message] = orders.get_messages()
 

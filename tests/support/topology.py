@@ -56,13 +56,8 @@ class Topology(Deployment):
         return self.proxy_for(key).cut_next_request(match, count)
 
     def kill_primary(self, key: str | None = None) -> RedisProcess:
-        """Kill the key's primary with SIGKILL and return it; the topology may elect another.
-
-        What it confirmed is in its file: with everysec a write may wait for an fsync that is under
-        way, for up to two seconds, and its reply does not wait for it.
-        """
+        """Kill the key's primary with SIGKILL and return it; the topology may elect another."""
         node = self.primary_for(key)
-        self.config_set("appendfsync", "always", [node])
         node.kill()
         return node
 

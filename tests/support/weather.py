@@ -1,20 +1,22 @@
-"""What the machine did while a test ran: told of one that failed.
+"""What the machine did while a test ran.
 
-A bound of seconds can be broken by the code, or by a machine that stood still. This says which:
-how long the threads of this process were ready and waited for a processor, for how long
-somebody waited for a disk, and whether the network lost anything.
+A bound of seconds can be broken by the code, or by a machine that stood still. ``Weather`` says
+which, of a test that failed: how long the threads of this process were ready and waited for a
+processor, for how long somebody waited for a disk, and whether the network lost anything.
+``Stopwatch`` measures what a bound is meant for: the time that the code took or slept.
 """
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import attrs
 
-__all__ = ["Weather"]
+__all__ = ["Stopwatch", "Weather"]
 
 _COUNTED = (
     "TCPSynRetrans",  # the first one costs a second
@@ -25,13 +27,57 @@ _COUNTED = (
 )
 
 
-def _seconds_in_line() -> float:
-    """Seconds that the threads of this process have waited for a processor, all together."""
-    nanoseconds = 0
-    for path in Path("/proc/self/task").glob("*/schedstat"):
-        with suppress(OSError):  # it has ended since
-            nanoseconds += int(path.read_text().split()[1])
-    return nanoseconds / 1e9
+def _in_line(processes: Iterable[int | str] = ("self",)) -> dict[str, float]:
+    """Seconds that each thread of these processes has waited for a processor, while ready."""
+    waited = {}
+    for process in processes:
+        for path in Path(f"/proc/{process}/task").glob("*/schedstat"):
+            with suppress(OSError):  # it has ended since
+                waited[path.parent.name] = int(path.read_text().split()[1]) / 1e9
+    return waited
+
+
+def _stolen() -> float:
+    """Seconds for which a host gave this machine's processors to others, all together."""
+    with suppress(OSError, IndexError):  # a kernel without it
+        ticks = Path("/proc/stat").read_text().split(maxsplit=9)[8]
+        return int(ticks) / os.sysconf("SC_CLK_TCK")
+    return 0.0
+
+
+class Stopwatch:
+    """Started as it is made.
+
+    Args:
+        processes: The servers that are waited for, by process id, besides this process.
+    """
+
+    def __init__(self, processes: Iterable[int] = ()) -> None:
+        self._processes: tuple[int | str, ...] = ("self", *processes)
+        self._in_line, self._stolen = _in_line(self._processes), _stolen()
+        self._began = time.monotonic()
+
+    def passed(self) -> float:
+        """Seconds since it was started."""
+        return time.monotonic() - self._began
+
+    def own(self) -> float:
+        """The same, less ``in_line()``.
+
+        On a machine that has one free it is the time that passed. On a busy one it is less than
+        the code took, by what several threads waited at once. What the code sleeps, or waits for
+        an event, is never taken off: who does that is not in line.
+        """
+        return self.passed() - self.in_line()
+
+    def in_line(self) -> float:
+        """Seconds that threads of ours spent in line for a processor since, all together.
+
+        With those in which a processor was there in name only, since a host had it.
+        """
+        now = _in_line(self._processes)
+        waited = sum(now[thread] - self._in_line.get(thread, 0.0) for thread in now)
+        return waited + _stolen() - self._stolen
 
 
 def _pressure() -> Iterator[tuple[str, float]]:
@@ -60,7 +106,8 @@ class Weather:
     """The figures of a moment."""
 
     at: float = attrs.field(factory=time.monotonic)
-    in_line: float = attrs.field(factory=_seconds_in_line)
+    in_line: float = attrs.field(factory=lambda: sum(_in_line().values()))
+    stolen: float = attrs.field(factory=_stolen)
     pressure: dict[str, float] = attrs.field(factory=lambda: dict(_pressure()))
     network: dict[str, float] = attrs.field(factory=lambda: dict(_network()))
 
@@ -79,6 +126,7 @@ class Weather:
         )
         return (
             f"in {passed:.2f} s; threads of this process waited {self.in_line - before.in_line:.2f}"
-            f" s for a processor; on the machine, waits for: {waits or 'unknown'};\n"
+            f" s for a processor, which a host had for {self.stolen - before.stolen:.2f} s; on the"
+            f" machine, waits for: {waits or 'unknown'};\n"
             f"connections in trouble: {troubles or 'none'}"
         )
