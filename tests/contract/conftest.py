@@ -59,7 +59,8 @@ def _wanted(config: pytest.Config) -> set[str]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Of a test that is ``in_detail``, the first case runs on every subject, the others on two."""
     wanted = _wanted(config)
-    left_out = {id(item) for item in items if _is_left_out(item, wanted)}
+    first = _first_cases(items)
+    left_out = {id(item) for item in items if _is_left_out(item, wanted, first)}
     if not (wanted or config.getoption("--both-worlds", default=False)):
         in_turn = SUBJECTS if config.getoption("--one-world", default=False) else IN_TURN
         left_out |= {id(item) for item in items if _is_others_turn(item, in_turn)}
@@ -68,7 +69,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if id(item) not in left_out]
 
 
-def _is_left_out(item: pytest.Item, wanted: set[str]) -> bool:
+def _first_cases(items: Sequence[pytest.Item]) -> set[int]:
+    """Of each test on each subject in each world: the case that was written first."""
+    first: dict[tuple[str, object], tuple[tuple[int, ...], int]] = {}
+    for item in items:
+        call = getattr(item, "callspec", None)
+        if call is None or "harness" not in call.params:
+            continue
+        # Places among all cases of the test, those of other subjects too.
+        places = tuple(place for name, place in call.indices.items() if name != "harness")
+        test = item.nodeid.partition("[")[0], call.params["harness"]
+        first[test] = min(first.get(test, (places, id(item))), (places, id(item)))
+    return {one for _, one in first.values()}
+
+
+def _is_left_out(item: pytest.Item, wanted: set[str], first: set[int]) -> bool:
     call = getattr(item, "callspec", None)
     if call is None or "harness" not in call.params:
         return False
@@ -77,7 +92,7 @@ def _is_left_out(item: pytest.Item, wanted: set[str]) -> bool:
         return True
     if item.get_closest_marker("in_detail") is None or subject in IN_DETAIL:
         return False
-    return any(place for name, place in call.indices.items() if name != "harness")
+    return id(item) not in first
 
 
 def _is_others_turn(item: pytest.Item, in_turn: Sequence[str]) -> bool:

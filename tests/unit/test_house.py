@@ -29,6 +29,8 @@ from leanmq.backends.streams.scripts import script
 from leanmq.backends.wire import AsyncWire, Wire
 from leanmq.policy.queue import QueueHandle
 from scripts import mutants
+from tests.contract.conftest import IN_DETAIL
+from tests.contract.harness import SUBJECTS, WORLDS
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "leanmq"
@@ -436,3 +438,21 @@ def test_no_file_names_a_registry_or_a_place_on_this_machine() -> None:
 def test_every_mutant_still_finds_its_place() -> None:
     for mutant in mutants.load(ROOT):
         mutant.mutated(ROOT)
+
+
+def test_of_a_test_in_detail_one_case_runs_on_every_subject() -> None:
+    """What runs on two subjects alone would be a skipped backend."""
+    path = "tests/contract/test_bulk.py"
+    collect = [sys.executable, "-m", "pytest", path, "--collect-only", "-q", "--both-worlds"]
+    told = subprocess.run(collect, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    cases: dict[str, list[str]] = {}
+    for subject, case in re.findall(
+        r"test_items_come_from_any_iterable\[(.*?sync|.*?asyncio)-(.*)]", told
+    ):
+        cases.setdefault(subject, []).append(case)
+
+    assert cases.keys() == {f"{subject}-{world}" for subject in SUBJECTS for world in WORLDS}
+    assert {subject for subject, some in cases.items() if len(some) > 1} == {
+        f"{subject}-{world}" for subject in IN_DETAIL for world in WORLDS
+    }
+    assert len({some[0] for some in map(sorted, cases.values()) if len(some) == 1}) == 1
