@@ -25,6 +25,7 @@ from leanmq.policy import events
 from leanmq.policy.buffer import Batch, Buffer, Entry
 from leanmq.policy.limits import Limits, no_room, not_flushed
 from leanmq.policy.logic import QueueLogic
+from leanmq.policy.patience import repeatable_until
 from leanmq.policy.sending import message_of, too_large
 from leanmq.policy.steps import Ask, Steps
 from leanmq.sharding.hashing import shard_of_terms
@@ -203,8 +204,11 @@ class Batching(Generic[F]):
         batch.sequenced = (
             self.limits.dedup and capabilities.sequences and (batch.lane.shard >= 0 or not shards)
         )
+        now = self.monotonic()
         if batch.began is None:
-            batch.began = self.monotonic()
+            batch.began = now
+        if not any(batch.doubts):
+            batch.repeatable = repeatable_until(now, batch.known.settings)
         return SendBatch(
             self.logic.ref,
             [message for message, _, _ in batch.entries],
@@ -290,7 +294,7 @@ class Batching(Generic[F]):
                 batch.mend = answers
             except LeanMQError:  # no more time
                 again = []
-            if batch.sequenced and any(map(_doubt, told)) and not self._is_remembered(batch):
+            if any(_doubt(told[place]) for place in again) and batch.again_at >= batch.repeatable:
                 again = []
         chosen = set(again)
         blamed: LeanMQError | None = None
@@ -323,15 +327,6 @@ class Batching(Generic[F]):
         messages = [message for message, _, _ in batch.entries]
         block = batch.known is not None and batch.known.settings.overflow == "block"
         return self.logic.again(messages, told, block=block)
-
-    def _is_remembered(self, batch: Batch[F]) -> bool:
-        """Whether the backend would surely still know, at the next try, what the first one stored.
-
-        A quarter of the window is for the way there.
-        """
-        if batch.known is None or batch.began is None:
-            return True  # it was never sent
-        return batch.again_at - batch.began < (batch.known.settings.dedup_window or 0.0) * 0.75
 
     def _next_part(self, batch: Batch[F], entries: list[Entry[F]]) -> None:
         """What is before these is stored or failed for good: they are sent as a new batch."""

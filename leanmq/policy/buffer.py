@@ -66,6 +66,7 @@ class Batch(Generic[F]):
         under_way: Being sent just now.
         since: From when its time to be tried counts; ``patience``: how long it is tried again.
         began: When it was sent first; None before that.
+        repeatable: Until when it may be sent again if nobody knows what became of it.
         known: The settings that it was sent by last.
         mend: Results of its last try: what they show is mended before the next one.
         sequenced: It was sent with a producer and a sequence.
@@ -85,6 +86,7 @@ class Batch(Generic[F]):
     under_way: bool = True
     patience: Patience | None = None
     began: float | None = None
+    repeatable: float = 0.0
     known: Declared | None = None
     mend: Sequence[SendResult] = ()
     sequenced: bool = False

@@ -5,14 +5,24 @@ from __future__ import annotations
 import math
 import random
 
+from leanmq.backends.protocol import Settings
 from leanmq.clock import Clock
 from leanmq.errors import LeanMQError, UnreachableError
 from leanmq.policy.steps import Sleep
 
-__all__ = ["Patience"]
+__all__ = ["Patience", "repeatable_until"]
 
 FIRST_PAUSE = 0.01
 LONGEST_PAUSE = 0.25
+
+
+def repeatable_until(now: float, settings: Settings) -> float:
+    """Until when a send that begins now may be repeated, if nobody knows what became of it.
+
+    For so long the backend surely knows its dedup ids, or its number: to repeat it later could
+    store it twice. A quarter of the ``dedup_window`` is for the way there.
+    """
+    return now + 0.75 * (settings.dedup_window or 0.0)
 
 
 class Patience:

@@ -22,6 +22,7 @@ from leanmq.errors import (
 )
 from leanmq.policy import events
 from leanmq.policy.base import QueuePolicy
+from leanmq.policy.patience import repeatable_until
 from leanmq.policy.steps import Ask, Steps
 from leanmq.policy.terms import terms_of
 
@@ -125,7 +126,8 @@ class Sending(QueuePolicy):
         """Send, and send again what was certainly not stored, until time runs out.
 
         Certainly not stored, or stored once at most: what has a dedup id may be sent again
-        even if nobody knows what became of it. Raises only if nothing was stored or may be.
+        even if nobody knows what became of it, as long as the backend surely remembers it.
+        Raises only if nothing was stored or may be.
 
         Args:
             messages: All of one call.
@@ -136,6 +138,11 @@ class Sending(QueuePolicy):
         results: list[SendResult] = []
         places: Sequence[int] = range(len(messages))
         while True:
+            now = self.core.clock.monotonic()
+            if not any(_in_doubt(result) for result in results):
+                repeatable = repeatable_until(now, known.settings)
+            elif now >= repeatable:
+                return results
             again = messages if not results else [messages[p] for p in places]
             try:
                 try:
@@ -194,7 +201,7 @@ class Sending(QueuePolicy):
     ) -> list[int]:
         """Which messages to send again: those in doubt by their dedup ids; and if that settles
         all doubt, those that were refused for a while."""
-        in_doubt = {p for p, r in enumerate(results) if isinstance(r, LeanMQError) and r.in_doubt}
+        in_doubt = {p for p, r in enumerate(results) if _in_doubt(r)}
         known = {p for p in in_doubt if (terms := messages[p].terms) and terms.dedup_id}
         if in_doubt - known:
             return sorted(known)
@@ -307,6 +314,10 @@ def _outgoing(item: Any, key: Keys) -> Outgoing[Any]:
         return outgoing
     found = key(outgoing.data) if callable(key) else key
     return outgoing if found is None else replace(outgoing, key=found)
+
+
+def _in_doubt(result: SendResult) -> bool:
+    return isinstance(result, LeanMQError) and result.in_doubt
 
 
 def _error_at(results: Sequence[SendResult], place: int) -> LeanMQError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -30,6 +31,7 @@ from leanmq.errors import (
 from leanmq.policy.core import ClientCore
 from leanmq.policy.logic import QueueLogic
 from leanmq.policy.names import ref_of
+from leanmq.policy.patience import repeatable_until
 from leanmq.policy.sending import message_of
 from leanmq.policy.steps import Ask, Steps
 
@@ -105,13 +107,17 @@ class TransactionLogic:
         patience = core.patience()
         mend: LeanMQError | None = None
         doubt: LeanMQError | None = None  # once there is one, no later error clears it up
+        until = math.inf  # when a try in doubt may be repeated
         while True:
             try:
                 yield from self._mend(mend)
-                batches = yield from self._batches()
+                batches, windows_end = yield from self._batches()
+                if doubt is None:
+                    until = windows_end
+                elif core.clock.monotonic() >= until:
+                    break
                 core.check_open()
                 sent: Sent = yield Ask("transact", Transact(batches, settlements))
-                break
             except LeanMQError as error:
                 if error.in_doubt:
                     doubt = _unknown(error)
@@ -121,9 +127,11 @@ class TransactionLogic:
                     raise doubt from doubt.__cause__
                 yield patience.pause(doubt or error)
                 mend = error
-        for settlement in settlements:
-            core.inflight.forget(settlement.queue, settlement.messages)
-        return self._in_order(batches, sent)
+            else:
+                for settlement in settlements:
+                    core.inflight.forget(settlement.queue, settlement.messages)
+                return self._in_order(batches, sent)
+        raise doubt from doubt.__cause__
 
     def _check_open(self) -> None:
         if self._over:
@@ -172,7 +180,9 @@ class TransactionLogic:
             settlements.append(Settlement(ref, Verb.ACKNOWLEDGE, held))
         return settlements
 
-    def _batches(self) -> Steps[list[SendBatch]]:
+    def _batches(self) -> Steps[tuple[list[SendBatch], float]]:
+        """What to send, and until when that may be repeated if it stays in doubt."""
+        now, until = self._core.clock.monotonic(), math.inf
         grouped: dict[QueueRef, list[NewMessage]] = {}
         for ref, message in self._sends:
             grouped.setdefault(ref, []).append(message)
@@ -181,7 +191,8 @@ class TransactionLogic:
             for policy in self._policies[ref].values():  # handles may ask for different settings
                 known = yield from policy.fitting(messages)
             batches.append(SendBatch(ref, messages, known.epoch))
-        return batches
+            until = min(until, repeatable_until(now, known.settings))
+        return batches, until
 
     def _again(self, error: LeanMQError) -> Steps[bool]:
         """Whether another try can end better."""

@@ -263,7 +263,7 @@ async def test_producers_take_no_room_after_the_window(mq: Client, harness: Harn
             await ids_of(await send_all(producer, range(3)))
     assert await harness.dedup_ids() == (5 if numbered else 0)
 
-    await harness.pass_time(0.35)
+    await harness.pass_time(0.65)  # kept for twice as long
     async with queue.batching(linger=0) as producer:
         await ids_of(await send_all(producer, range(3)))
 
@@ -275,7 +275,7 @@ async def test_a_producer_that_was_forgotten_goes_on(mq: Client, harness: Harnes
     queue = mq.queue("orders", dedup_window=0.3)
     async with queue.batching(linger=0) as producer:
         first = await ids_of([await producer.send_message("first")])
-        await harness.pass_time(0.35)
+        await harness.pass_time(0.65)
         second = await ids_of([await producer.send_message("second")])
 
     assert first != second

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -286,6 +286,54 @@ async def test_of_a_bulk_send_in_doubt_those_without_an_id_stay_unknown(
     messages = await drain(queue, 1_000 if executed else len(certain))
     assert sorted(m.data for m in messages) == (list(range(1_000)) if executed else certain)
     assert {m.data: m.id for m in messages if m.data in error.confirmed} == error.confirmed
+    assert await count(queue) == 0
+
+
+ONCE = Outgoing("once", dedup_id="a")
+
+
+async def alone(_: Client, queue: AsyncQueue) -> None:
+    await queue.send_message(ONCE.data, dedup_id=ONCE.dedup_id)
+
+
+async def in_bulk(_: Client, queue: AsyncQueue) -> None:
+    await queue.send_messages([ONCE])
+
+
+async def in_a_transaction(mq: Client, queue: AsyncQueue) -> None:
+    async with mq.transaction() as tx:
+        tx.send_message(queue, ONCE.data, dedup_id=ONCE.dedup_id)
+
+
+async def in_the_background(_: Client, queue: AsyncQueue) -> None:
+    async with queue.batching(dedup=False) as producer:
+        future = await producer.send_message(ONCE.data, dedup_id=ONCE.dedup_id)
+    await future
+
+
+@on_servers
+@pytest.mark.in_detail
+@pytest.mark.parametrize("send", [alone, in_bulk, in_a_transaction, in_the_background])
+async def test_a_send_in_doubt_is_not_repeated_past_the_window(
+    mq: Client, harness: Harness, send: Callable[[Client, AsyncQueue], Awaitable[None]]
+) -> None:
+    queue = mq.queue("orders", dedup_window=2.0)
+    await queue.send_message("warm")
+    async with mq.transaction() as tx:
+        tx.send_message(queue, "warm")
+    key = queue_keys(harness.prefix, "orders", "orders").live.stream
+    shas = [script(name).sha.encode() for name in ("send", "transact")]
+    traps = [harness.servers.drop_next_reply(key, sha, count=1_000) for sha in shas]
+
+    with pytest.raises((OutcomeUnknownError, BulkSendError)) as unknown:
+        await send(mq, queue)
+
+    for caught in traps:
+        caught.cancel()
+    if isinstance(unknown.value, BulkSendError):
+        assert unknown.value.unknown == (0,)
+    assert sum(caught.hits for caught in traps) > 1
+    assert [m.data for m in await drain(queue, 3)] == ["warm", "warm", ONCE.data]
     assert await count(queue) == 0
 
 

@@ -1,5 +1,6 @@
 -- Batches of producers, for send: which one of a producer was stored last, and under what ids.
--- Kept beside the dedup ids of the queue, and forgotten like these.
+-- Kept beside the dedup ids of the queue, for twice as long: who repeats a batch within the window
+-- may be held up on the way.
 -- include: _adding
 
 -- How a producer is kept: dedup ids begin with the kind of their queue, 'q' or 'd'.
@@ -72,6 +73,6 @@ local function remember(q, producer, sequence, ids, now)
   if #ids == 0 then return end
   local short = q.mixed and ids or shortened(ids)
   forget_old(q, now, 1)
-  redis.call('ZADD', q.dedup, whole(now + q.window), named(q, producer))
+  redis.call('ZADD', q.dedup, whole(now + 2 * q.window), named(q, producer))
   redis.call('HSET', q.known, named(q, producer), sequence .. ' ' .. table.concat(short, ' '))
 end
