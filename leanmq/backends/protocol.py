@@ -227,9 +227,9 @@ class SendBatch(msgspec.Struct, frozen=True):
         producer: If not empty: who sends. At most one batch of a producer to a queue is under
             way. Needs ``Capabilities.sequences``; not for transactions.
         sequence: Which batch of its producer this is; each has a higher one than that before it.
-            The last one of which any message was stored is remembered, for the queue's
-            ``dedup_window``: sent again, it stores nothing, and the results are those of the
-            first time (what was refused then is refused). One before that is an error, and
+            The last one of which any message was stored is remembered, at least for the
+            queue's ``dedup_window``: sent again, it stores nothing, and the results are those of
+            the first time (what was refused then is refused). One before that is an error, and
             stores nothing.
         shard: The shard that all of it goes to; -1: to those of their keys. Only for queues in
             shards.

@@ -6,6 +6,7 @@ What waits is in ``buffer.py``; when somebody looks, and who settles futures, is
 from __future__ import annotations
 
 import copy
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
@@ -26,7 +27,7 @@ from leanmq.policy.buffer import Batch, Buffer, Entry
 from leanmq.policy.limits import Limits, no_room, not_flushed
 from leanmq.policy.logic import QueueLogic
 from leanmq.policy.patience import repeatable_until
-from leanmq.policy.sending import message_of, too_large
+from leanmq.policy.sending import message_of, not_yet_sent, too_large
 from leanmq.policy.steps import Ask, Steps
 from leanmq.sharding.hashing import shard_of_terms
 from leanmq.sharding.names import split_name
@@ -34,6 +35,8 @@ from leanmq.sharding.names import split_name
 __all__ = ["Batching"]
 
 F = TypeVar("F")
+
+_TOO_LATE = "what was sent with it may be stored, and the server may not know that any more"
 
 
 class Batching(Generic[F]):
@@ -145,30 +148,31 @@ class Batching(Generic[F]):
             try:
                 request = yield from self._request(batch)
             except LeanMQError as error:
-                answers[place] = [_not_yet_sent(error)] * len(batch.entries)
+                answers[place] = [not_yet_sent(error)] * len(batch.entries)
             else:
                 if request is not None:
                     requests[place] = request
-        sent = yield from self._sent(list(requests.values()))
-        for place, results in zip(requests, sent, strict=True):
-            answers[place] = results
+        capabilities = self.logic.core.capabilities
+        together = capabilities is not None and capabilities.sends_together
+        for places in [list(requests)] if together else [[place] for place in requests]:
+            in_time = []
+            for place in places:
+                if any(batches[place].doubts) and self.monotonic() >= batches[place].repeatable:
+                    answers[place] = [self._not_sent(_TOO_LATE)] * len(batches[place].entries)
+                else:
+                    in_time.append(place)
+            results = yield from self._answers([requests[place] for place in in_time])
+            for place, some in zip(in_time, results, strict=True):
+                answers[place] = some
         return answers
 
-    def _sent(self, requests: Sequence[SendBatch]) -> Steps[list[list[SendResult]]]:
-        """Results for the messages of each request: together where that can be."""
-        capabilities = self.logic.core.capabilities
-        if len(requests) < 2 or capabilities is None or not capabilities.sends_together:
-            answers = []
-            for request in requests:
-                answers += yield from self._answers("send", request, [request])
-            return answers
-        return (yield from self._answers("together", requests, requests))
-
-    def _answers(
-        self, method: str, request: object, batches: Sequence[SendBatch]
-    ) -> Steps[list[list[SendResult]]]:
+    def _answers(self, batches: Sequence[SendBatch]) -> Steps[list[list[SendResult]]]:
+        """Results for the messages of each; sent together if there are several."""
+        if not batches:
+            return []
+        ask = Ask("send", batches[0]) if len(batches) == 1 else Ask("together", batches)
         try:
-            answer: Sent | Sequence[Sent | LeanMQError] = yield Ask(method, request)
+            answer: Sent | Sequence[Sent | LeanMQError] = yield ask
             every = [answer] if isinstance(answer, Sent) else answer
         except LeanMQError as error:
             every = [error] * len(batches)
@@ -207,8 +211,8 @@ class Batching(Generic[F]):
         now = self.monotonic()
         if batch.began is None:
             batch.began = now
-        if not any(batch.doubts):
-            batch.repeatable = repeatable_until(now, batch.known.settings)
+        until = batch.repeatable if any(batch.doubts) else math.inf
+        batch.repeatable = min(until, repeatable_until(now, batch.known.settings))
         return SendBatch(
             self.logic.ref,
             [message for message, _, _ in batch.entries],
@@ -390,12 +394,3 @@ class Batching(Generic[F]):
 
 def _doubt(answer: SendResult) -> LeanMQError | None:
     return answer if isinstance(answer, LeanMQError) and answer.in_doubt else None
-
-
-def _not_yet_sent(error: LeanMQError) -> LeanMQError:
-    """What failed was on the way to a send: whatever it left in doubt, messages it did not."""
-    if not error.in_doubt:
-        return error
-    sure = copy.copy(error)
-    sure.__cause__, sure.in_doubt = error.__cause__, False
-    return sure

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeGuard
 
@@ -26,7 +28,7 @@ from leanmq.policy.patience import repeatable_until
 from leanmq.policy.steps import Ask, Steps
 from leanmq.policy.terms import terms_of
 
-__all__ = ["CHUNK_BYTES", "Sending", "message_of", "too_large"]
+__all__ = ["CHUNK_BYTES", "Sending", "message_of", "not_yet_sent", "too_large"]
 
 CHUNK_BYTES = 4 * 1024 * 1024
 """Bytes of payloads at which a chunk ends before that."""
@@ -137,12 +139,14 @@ class Sending(QueuePolicy):
         patience = self.core.patience()
         results: list[SendResult] = []
         places: Sequence[int] = range(len(messages))
+        repeatable = math.inf  # until when, on the monotonic clock
         while True:
             now = self.core.clock.monotonic()
             if not any(_in_doubt(result) for result in results):
-                repeatable = repeatable_until(now, known.settings)
+                repeatable = math.inf
             elif now >= repeatable:
                 return results
+            repeatable = min(repeatable, repeatable_until(now, known.settings))
             again = messages if not results else [messages[p] for p in places]
             try:
                 try:
@@ -298,6 +302,15 @@ def message_of(policy: QueuePolicy, outgoing: Outgoing[Any]) -> NewMessage:
     except MessageError as error:
         error.queue = policy.ref.name
         raise
+
+
+def not_yet_sent(error: LeanMQError) -> LeanMQError:
+    """What failed was on the way to a send: whatever it left in doubt, messages it did not."""
+    if not error.in_doubt:
+        return error
+    sure = copy.copy(error)
+    sure.__cause__, sure.in_doubt = error.__cause__, False
+    return sure
 
 
 def too_large(messages: Sequence[NewMessage], known: Declared) -> list[int]:

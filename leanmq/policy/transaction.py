@@ -32,7 +32,7 @@ from leanmq.policy.core import ClientCore
 from leanmq.policy.logic import QueueLogic
 from leanmq.policy.names import ref_of
 from leanmq.policy.patience import repeatable_until
-from leanmq.policy.sending import message_of
+from leanmq.policy.sending import message_of, not_yet_sent
 from leanmq.policy.steps import Ask, Steps
 
 __all__ = ["TransactionLogic"]
@@ -109,22 +109,30 @@ class TransactionLogic:
         doubt: LeanMQError | None = None  # once there is one, no later error clears it up
         until = math.inf  # when a try in doubt may be repeated
         while True:
+            asked = False
             try:
                 yield from self._mend(mend)
                 batches, windows_end = yield from self._batches()
-                if doubt is None:
-                    until = windows_end
-                elif core.clock.monotonic() >= until:
+                if doubt is not None and core.clock.monotonic() >= until:
                     break
+                until = min(until, windows_end) if doubt else windows_end
                 core.check_open()
+                asked = True
                 sent: Sent = yield Ask("transact", Transact(batches, settlements))
-            except LeanMQError as error:
+            except LeanMQError as caught:
+                error = caught if asked else not_yet_sent(caught)
                 if error.in_doubt:
                     doubt = _unknown(error)
-                if not ((yield from self._again(error)) and (repeatable or not error.in_doubt)):
+                try:
+                    again = yield from self._again(error)
+                except LeanMQError:
                     if doubt is None:
                         raise
-                    raise doubt from doubt.__cause__
+                    break
+                if not again or (error.in_doubt and not repeatable):
+                    if doubt is None:
+                        raise error from error.__cause__
+                    break
                 yield patience.pause(doubt or error)
                 mend = error
             else:

@@ -92,10 +92,12 @@ class Nodes:
         if len(shares) <= 1:
             return self._on(shares[0][0], [request for _, request in asks]) if asks else []
         results: list[Any] = [None] * len(asks)
-        others = [
-            (places, self._submit(self._on, node, [asks[p][1] for p in places]))
-            for node, places in shares[1:]
-        ]
+        others = []
+        for node, places in shares[1:]:
+            try:
+                others.append((places, self._submit(self._on, node, [asks[p][1] for p in places])))
+            except ClosedError as error:  # what the other nodes answer still counts
+                _spread(results, places, [error] * len(places))
         node, places = shares[0]
         _spread(results, places, self._on(node, [asks[p][1] for p in places]))
         for places, future in others:
@@ -105,7 +107,8 @@ class Nodes:
     def _on(self, node: int, requests: Sequence[Any]) -> list[Any]:
         backend = self._backends[node]
         if len(requests) > 1 and self._many[node]:
-            return list(cast("ManyQueues", backend).together(requests))
+            answers = _value(lambda: cast("ManyQueues", backend).together(requests))
+            return _each(answers, len(requests))
         return [_value(_method(backend, request)) for request in requests]
 
     def _watch(self, step: Watching) -> list[Any]:
@@ -231,7 +234,8 @@ class AsyncNodes:
     async def _on(self, node: int, requests: Sequence[Any]) -> list[Any]:
         backend = self._backends[node]
         if len(requests) > 1 and self._many[node]:
-            return list(await cast("AsyncManyQueues", backend).together(requests))
+            answers = await _awaited(lambda: cast("AsyncManyQueues", backend).together(requests))
+            return _each(answers, len(requests))
         return [await _awaited(_method(backend, request)) for request in requests]
 
     async def _watch(self, step: Watching) -> list[Any]:
@@ -303,6 +307,11 @@ async def _awaited(call: Callable[[], Awaitable[Any]]) -> Any:
         return await call()
     except LeanMQError as error:
         return error.with_traceback(None)
+
+
+def _each(answers: Any, number: int) -> list[Any]:
+    """Answers to so many requests; an error is the answer to all of them."""
+    return [answers] * number if isinstance(answers, LeanMQError) else list(answers)
 
 
 def _spread(results: list[Any], places: Sequence[int], answer: Sequence[Any]) -> None:

@@ -84,9 +84,12 @@ class Spreading(Receiving):
             inner = replace(batch, queue=part.ref(batch.queue), epoch=epoch, shard=-1)
             asks.setdefault(route.name, []).append((place, part, inner))
         for name, share in asks.items():
-            answers = yield from self.ask(
-                self.routes[name], [(part, inner) for _, part, inner in share]
-            )
+            try:
+                answers = yield from self.ask(
+                    self.routes[name], [(part, inner) for _, part, inner in share]
+                )
+            except LeanMQError as error:  # the router was closed: others may be stored already
+                answers = [error] * len(share)
             for (place, part, _), answer in zip(share, answers, strict=True):
                 if isinstance(answer, Sent):
                     results[place] = Sent(
@@ -132,14 +135,16 @@ class Spreading(Receiving):
         """Send messages to their parts, some hundred of each at a time.
 
         A part whose messages were not all stored is sent no more of them: their order holds, and
-        at most one batch of it is in doubt.
+        at most one batch of it is in doubt. What has a number goes as a whole, since a second
+        batch of that number would be taken for the first.
         """
+        most = len(batch.messages) if batch.producer else _CHUNK
         left = {label: places for label, places in assigned.items() if places}
         while left:
             asks = []
             for label, places in left.items():
                 part = route.by_label[label]
-                messages = [batch.messages[place] for place in places[:_CHUNK]]
+                messages = [batch.messages[place] for place in places[:most]]
                 inner = replace(
                     batch,
                     queue=part.ref(batch.queue),
@@ -147,11 +152,14 @@ class Spreading(Receiving):
                     epoch=epochs.get(label, 0),
                 )
                 asks.append((part, inner))
-            answers = yield from self.ask(route, asks)
+            try:
+                answers = yield from self.ask(route, asks)
+            except LeanMQError as error:  # the router was closed: some may be stored already
+                answers = [error] * len(asks)
             rest: dict[str, Places] = {}
             for (part, _), answer in zip(asks, answers, strict=True):
                 places = left[part.label]
-                now, later = places[:_CHUNK], places[_CHUNK:]
+                now, later = places[:most], places[most:]
                 of_part = [answer] * len(now) if isinstance(answer, LeanMQError) else answer.results
                 for place, result in zip(now, of_part, strict=True):
                     stored = isinstance(result, str)

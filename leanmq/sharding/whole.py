@@ -55,8 +55,11 @@ class Whole(Routing):
             part.label: declared[part.label].epoch if part.label in declared else 0
             for part in route.parts
         }
+        # For the shortest of the windows all of them surely know what was sent.
+        windows = [one.settings.dedup_window or 0.0 for one in declared.values()]
+        settings = attrs.evolve(first.settings, dedup_window=min(windows))
         return Declared(
-            route.settings(first.settings),
+            route.settings(settings),
             created=any(one.created for one in declared.values()),
             created_at=min(one.created_at for one in declared.values()),
             epoch=route.learn(epochs),

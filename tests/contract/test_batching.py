@@ -395,6 +395,23 @@ async def test_a_producer_without_room_waits_and_then_says_so(mq: Client) -> Non
     assert [m.id for m in messages] == [*ids, last]
 
 
+@pytest.mark.parametrize("key", ["k", None])
+async def test_a_large_batch_is_stored_whole_and_in_order(
+    queue: AsyncQueue, harness: Harness, key: str | None
+) -> None:
+    async with queue.batching(max_batch=1_200, linger=LONG) as producer:
+        futures = await send_all(producer, range(1_200), key=key)
+        await producer.flush()
+        ids = await ids_of(futures)
+
+    assert len(set(ids)) == 1_200
+    messages = await drain(queue, 1_200)
+    assert {m.id: m.data for m in messages} == dict(zip(ids, range(1_200), strict=True))
+    if key and harness.router != "round":
+        assert [m.data for m in messages] == list(range(1_200))
+    assert (await queue.get_info()).message_count == 0
+
+
 @keeps_bounds
 async def test_bytes_that_are_held_are_bounded_too(mq: Client) -> None:
     queue = await bounded(mq, 1, overflow="block")

@@ -28,7 +28,7 @@ ENCODED = "hunter2" + "p%40ss"
 MARK = "4111" + "1111"
 """Part of a payload. None of these stands as one word in a line that a traceback could quote."""
 
-IMPATIENT = {"connection_timeout": 0.3, "deadline": 0.3}
+IMPATIENT = {"connection_timeout": 0.8, "deadline": 0.8}
 
 
 def sight(error: BaseException) -> Iterator[str]:

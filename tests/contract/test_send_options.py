@@ -166,14 +166,16 @@ async def test_a_delayed_message_comes_when_it_is_due_and_not_before(
     seen_by = time.monotonic()
     others = await queue.get_messages()
     looked_by, watch = time.monotonic(), harness.stopwatch()
+    if others:  # the machine stood still, and it was due by then
+        assert looked_by - sent_at >= 0.39
+        waiting.cancel()
+        return
     [message] = await waiting
 
     assert watch.own() < max(sent_by + 0.4 - looked_by, 0) + 1.5
     assert time.monotonic() - sent_at >= 0.39
     if seen_by - sent_at < 0.4:
         assert (info.delayed_messages, info.ready_messages, info.message_count) == (1, 0, 1)
-    if looked_by - sent_at < 0.4:
-        assert others == []
     assert (message.id, message.data, message.delivery_count) == (sent, "later", 1)
     assert began - 0.1 <= message.timestamp <= began + (sent_by - sent_at) + 0.1
     assert await consumer.acknowledge_messages(sent) == 1
