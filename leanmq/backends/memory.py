@@ -68,8 +68,9 @@ class MemoryConnection(_Memory):
         return self._opened().run(call)
 
     def run_many(self, calls: Sequence[Call]) -> list[Outcomes]:
-        """Run the calls."""
-        return [self.run(call) for call in calls]
+        """Run the calls, all of them even if it is closed meanwhile."""
+        server = self._opened()
+        return [server.run(call) for call in calls]
 
     def close(self) -> None:
         """Let go of the server; the last one to do so ends it."""
@@ -90,8 +91,12 @@ class AsyncMemoryConnection(_Memory):
         return self._opened().run(call)
 
     async def run_many(self, calls: Sequence[Call]) -> list[Outcomes]:
-        """Run the calls."""
-        return [await self.run(call) for call in calls]
+        """Run the calls, all of them even if it is closed meanwhile."""
+        server, outcomes = self._opened(), []
+        for call in calls:
+            await asyncio.sleep(0)
+            outcomes.append(server.run(call))
+        return outcomes
 
     async def close(self) -> None:
         """Let go of the server; the last one to do so ends it."""

@@ -56,7 +56,7 @@ class Batching(Generic[F]):
         self.limits = limits
         self.buffer: Buffer[F] = Buffer(limits, begin)
         self.ended = False
-        self.hasty = False
+        self.hasty, self._why = False, ""
         self.monotonic = logic.core.clock.monotonic
         self._encode = logic.codec.encode
         self._shards: int | None = None  # not asked yet
@@ -149,6 +149,8 @@ class Batching(Generic[F]):
                 request = yield from self._request(batch)
             except LeanMQError as error:
                 answers[place] = [not_yet_sent(error)] * len(batch.entries)
+            except Exception as error:  # noqa: BLE001  # of a backend that breaks its promise
+                answers[place] = [self._broken(error)] * len(batch.entries)
             else:
                 if request is not None:
                     requests[place] = request
@@ -177,17 +179,25 @@ class Batching(Generic[F]):
         except LeanMQError as error:
             every = [error] * len(batches)
         except Exception as error:  # noqa: BLE001  # of a backend that breaks its promise
-            broken = BackendError(
-                f"{self.logic.core.name} raised {type(error).__name__}; please report it to "
-                "those who made this backend",
-                in_doubt=True,
-            )
-            broken.__cause__ = error
-            every = [broken] * len(batches)
-        return [
-            [one] * len(batch.messages) if isinstance(one, LeanMQError) else list(one.results)
-            for one, batch in zip(every, batches, strict=True)
-        ]
+            every = [self._broken(error, in_doubt=True)] * len(batches)
+        answers: list[list[SendResult]] = []
+        for place, batch in enumerate(batches):
+            number, one = len(batch.messages), every[place] if place < len(every) else Sent([])
+            if not isinstance(one, LeanMQError) and len(one.results) != number:
+                wrong = ValueError(f"{len(one.results)} results for {number} messages")
+                one = self._broken(wrong, in_doubt=True)
+            answers.append([one] * number if isinstance(one, LeanMQError) else list(one.results))
+        return answers
+
+    def _broken(self, error: Exception, *, in_doubt: bool = False) -> BackendError:
+        """A backend raised what none should raise."""
+        broken = BackendError(
+            f"{self.logic.core.name} raised {type(error).__name__}; please report it to those "
+            "who made this backend",
+            in_doubt=in_doubt,
+        )
+        broken.__cause__ = error
+        return broken
 
     def _request(self, batch: Batch[F]) -> Steps[SendBatch | None]:
         """What to ask of the backend; None if nothing of the batch is left."""
@@ -202,6 +212,11 @@ class Batching(Generic[F]):
             if batch.lane.shard < 0 and shards and self._shard is None:
                 batch.strayed = True
                 return None
+            if self._shard is None and batch.lane.shard >= 0 and shards != self._shards:
+                raise self._not_sent(
+                    f"the queue was made again with {shards} shards instead of {self._shards}; "
+                    "open a new producer"
+                )
             yield from self._fit(batch, batch.known, capabilities.max_batch)
         if not batch.entries:
             return None
@@ -242,10 +257,12 @@ class Batching(Generic[F]):
     ) -> list[tuple[F, SendResult]]:
         """The futures that have a result now. The batch is finished, or will be sent again."""
         batch.under_way = False
-        if batch.strayed and batch.known is not None:
+        if batch.strayed and batch.known is not None and not self.hasty:
             self._choose(batch.known.settings.shards or 0)
             self.buffer.move(batch, self._lane)
             return []
+        if batch.strayed:  # nobody would come for it in other lanes
+            answers = [self._not_sent(self._why)] * len(batch.entries)
         outcomes: list[tuple[F, SendResult]] = [*batch.refused]
         batch.refused = []
         if set(map(type, answers)) <= {str}:
@@ -253,6 +270,9 @@ class Batching(Generic[F]):
             batch.entries = []
         else:
             self._sort_out(batch, answers, outcomes)
+        if self.hasty:
+            outcomes += [(future, self._not_sent(self._why)) for _, future, _ in batch.rest]
+            batch.rest = []
         if not batch.entries and batch.rest:
             self._next_part(batch, batch.rest)
             batch.rest, batch.again_at = [], 0.0
@@ -350,7 +370,7 @@ class Batching(Generic[F]):
 
     def abandon(self, why: str) -> list[tuple[F, SendResult]]:
         """Give up all that is not under way just now; that ends with its next result."""
-        self.hasty = True
+        self.hasty, self._why = True, why
         outcomes: list[tuple[F, SendResult]] = []
         for lane in self.buffer.lanes():
             batch = lane.batch

@@ -174,6 +174,7 @@ class Settling(QueuePolicy):
                 doubt = doubt or error.in_doubt
                 yield patience.pause(error)
             except QueueNotFoundError as error:
+                doubt = doubt or error.in_doubt
                 if target is not None:  # one of the two was deleted: which one, nobody says
                     yield patience.pause(error)
                     yield from self.core.refresh(self.ref)

@@ -213,7 +213,10 @@ class Balancing(Spreading):
         if not self.strategy.needs(route.name, self.clock.monotonic()):
             return
         parts = [part for part in route.parts if self.reachable(part.node)]
-        answers = yield from self.ask(route, [(part, Stats(queue)) for part in parts])
+        try:
+            answers = yield from self.ask(route, [(part, Stats(queue)) for part in parts])
+        except LeanMQError:  # the router was closed: whoever sends next says so
+            return
         backlog = {
             part.label: answer.ready + answer.delayed
             for part, answer in zip(parts, answers, strict=True)

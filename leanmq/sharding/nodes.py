@@ -166,16 +166,27 @@ class Nodes:
             self._submit(carry_out)
 
     def _submit(self, call: Callable[..., T], *arguments: Any) -> Future[T]:
+        future: Future[T] = Future()
+
+        def carry_out() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(call(*arguments))
+                except BaseException as error:  # noqa: BLE001  # whoever waits for it raises it
+                    future.set_exception(error)
+
         with self._lock:
             if self._pool is None and not self._closed:
                 self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="leanmq-router")
             pool = self._pool
         try:
             if pool is not None:
-                return pool.submit(call, *arguments)
-        except RuntimeError:  # it was closed meanwhile, or the interpreter is about to end
-            pass
-        raise ClosedError("this router was closed; open another")
+                pool.submit(carry_out)
+                return future
+        except RuntimeError:  # closed meanwhile, or no thread can be started
+            if not future.cancel():  # it was put in line, and another thread has taken it
+                return future
+        raise ClosedError("this router was closed, or no more threads can be started; open another")
 
 
 class AsyncNodes:

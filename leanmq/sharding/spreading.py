@@ -176,6 +176,12 @@ class Spreading(Receiving):
         """The messages that are bound to a part, by its label; and those that can go anywhere."""
         bound: dict[str, Places] = {}
         if batch.shard >= 0:
+            if str(batch.shard) not in route.by_label:
+                raise StaleSettingsError(
+                    f"queue {route.name!r} has {len(route.parts)} shards now, and no shard "
+                    f"{batch.shard}; send again",
+                    queue=route.name,
+                )
             return {str(batch.shard): list(range(len(batch.messages)))}, []
         free: Places = []
         for place, message in enumerate(batch.messages):

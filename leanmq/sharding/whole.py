@@ -189,7 +189,8 @@ class Whole(Routing):
         asks = [(part, Extend(part.ref(request.queue), held)) for part, held, _ in by_part]
         results = yield from self.ask(route, asks)
         standings = self._standings(request.messages, by_part, results, _standings)
-        return Extended(standings, min((result.lease for result in results), default=0.0))
+        leases = [result.lease for result in results if isinstance(result, Extended)]
+        return Extended(standings, min(leases, default=0.0))
 
     def redrive(self, request: Redrive) -> Plan[Redriven]:
         """Send dead letters back within their parts."""
@@ -210,6 +211,8 @@ class Whole(Routing):
             for part, held, _ in by_part
         ]
         results = yield from self.ask(route, asks)
+        if request.destination is not None:  # which of two queues is missing, nobody says
+            _raise_first_in_doubt(results)
         return Redriven(self._standings(request.messages, by_part, results, _standings))
 
     def _across(self, route: Route, part: Part, target: Route) -> str:
@@ -232,16 +235,29 @@ class Whole(Routing):
         results: Sequence[Any],
         of: Callable[[Any], Sequence[Standing]],
     ) -> list[Standing]:
-        """A standing for each message; raises the first error, in doubt if another part is done."""
+        """A standing for each message: it is gone with its part, if others are there.
+
+        Raises the first other error, in doubt if another part is done.
+        """
         standings = [Standing.GONE] * len(messages)
-        errors = [result for result in results if isinstance(result, LeanMQError)]
-        if errors:
-            errors[0].in_doubt = errors[0].in_doubt or len(errors) < len(results)
-            raise errors[0]
-        for (_, _, places), result in zip(by_part, results, strict=True):
+        missing = [isinstance(result, QueueNotFoundError) for result in results]
+        if all(missing):
+            raise_first(results)
+        _raise_first_in_doubt([r for r, gone in zip(results, missing, strict=True) if not gone])
+        for (_, _, places), result, gone in zip(by_part, results, missing, strict=True):
+            if gone:
+                continue
             for place, standing in zip(places, of(result), strict=True):
                 standings[place] = standing
         return standings
+
+
+def _raise_first_in_doubt(results: Sequence[Any]) -> None:
+    """Raise the first error, if there is one; in doubt if there are answers, too."""
+    errors = [result for result in results if isinstance(result, LeanMQError)]
+    if errors:
+        errors[0].in_doubt = errors[0].in_doubt or len(errors) < len(results)
+        raise errors[0]
 
 
 def _settled(result: Exchanged) -> Sequence[Standing]:

@@ -245,9 +245,9 @@ class Harness:
 
         await eventually(told, within=5, what="the end of all connections to a dead server")
 
-    async def wipe(self, name: str) -> None:
-        """Delete the keys of a queue, as an eviction or FLUSHALL would."""
-        for keys in self.stored(name):
+    async def wipe(self, name: str, shard: int | None = None) -> None:
+        """Delete the keys of a queue (or a shard), as an eviction or FLUSHALL would."""
+        for keys in self.stored(name) if shard is None else [self.stored(name)[shard]]:
             await self._raw("DEL", *keys.all())
 
     async def spoil(self, name: str) -> None:

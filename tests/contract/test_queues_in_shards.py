@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from leanmq import CrossSlotTransactionError, Message
+from leanmq import AsyncQueue, CrossSlotTransactionError, Message, NotSentError
 from leanmq.sharding.hashing import shard_of
 from tests.contract.harness import SHARDS, Client, Harness, drain
 from tests.contract.shop import counts, shop
+from tests.contract.test_batching import ids_of, send_all
 
 in_shards = pytest.mark.on("hash-memory", "hash-redis", "hash-cluster")
 balanced = pytest.mark.on("round-memory", "round-redis")
@@ -131,3 +132,73 @@ async def test_a_dedup_id_finds_its_target_again(mq: Client) -> None:
 
     assert ids[0] == ids[1] == ids[2]
     assert await counts(queue) == [11]
+
+
+# --- shards that are gone
+
+
+HOLDING = ("acknowledge_messages", "retry_messages", "release_messages", "move_to_dlq")
+
+
+@in_shards
+@pytest.mark.parametrize("verb", [*HOLDING, "extend_messages"])
+async def test_with_a_shard_that_vanished_only_its_own_messages_are_gone(
+    queue: AsyncQueue, harness: Harness, verb: str
+) -> None:
+    await queue.send_messages(range(40), key=lambda n: CUSTOMERS[n % 12])
+    messages: list[Message[Any]] = []
+    while len(messages) < 40:
+        messages += await queue.get_messages(40, timeout=5)
+    gone = [m for m in messages if shard_of(m.key or "", SHARDS) == 2]
+    assert 0 < len(gone) < 40
+    await harness.wipe("orders", shard=2)
+
+    assert await getattr(queue, verb)([*gone, *messages]) == 40 - len(gone)
+
+    if verb == "extend_messages":
+        assert await queue.acknowledge_messages(messages) == 40 - len(gone)
+    left = 40 - len(gone) if verb in ("retry_messages", "release_messages") else 0
+    assert len(await drain(queue, left)) == left
+    assert await queue.get_messages() == []
+
+
+@in_shards
+async def test_dead_letters_of_a_shard_that_vanished_keep_no_others_from_going_back(
+    queue: AsyncQueue, harness: Harness
+) -> None:
+    await queue.send_messages(range(40), key=lambda n: CUSTOMERS[n % 12])
+    messages: list[Message[Any]] = []
+    while len(messages) < 40:
+        messages += await queue.get_messages(40, timeout=5)
+    assert await queue.move_to_dlq(messages) == 40
+    dead = await queue.dlq.peek_messages(40)
+    gone = [m for m in dead if shard_of(m.key or "", SHARDS) == 2]
+    await harness.wipe("orders", shard=2)
+
+    assert await queue.dlq.requeue_messages(dead) == 40 - len(gone)
+
+    assert len(await drain(queue, 40 - len(gone))) == 40 - len(gone)
+
+
+@in_shards
+@pytest.mark.parametrize(("before", "after"), [(16, 4), (4, 16)])
+async def test_a_producer_of_a_queue_that_was_made_again_with_other_shards_says_so(
+    harness: Harness, before: int, after: int
+) -> None:
+    mq = harness.client(backend=harness.router_backend(shards=before))
+    queue = mq.queue("orders")
+    async with queue.batching() as producer:
+        await ids_of(await send_all(producer, CUSTOMERS, key="k"))
+        await mq.queue("orders").delete()
+        await harness.client(backend=harness.router_backend(shards=after)).queue("orders").declare()
+
+        for customer in CUSTOMERS:
+            future = await producer.send_message(customer, key=customer)
+            with pytest.raises(NotSentError, match=f"made again with {after} shards"):
+                await future
+
+    assert (await queue.get_info()).message_count == 0
+    await queue.send_message("goes on", key=CUSTOMERS[0])
+    async with queue.batching() as producer:
+        await ids_of(await send_all(producer, CUSTOMERS, key=CUSTOMERS[0]))
+    assert [m.data for m in await drain(queue, 13)] == ["goes on", *CUSTOMERS]

@@ -277,6 +277,70 @@ def test_closing_leaves_alone_what_is_under_way_until_its_result_comes() -> None
         wait_until(lambda: producer.buffered == 0, 20, "an empty producer")
 
 
+def test_closing_gives_up_what_would_go_to_other_lanes_or_comes_after_what_is_under_way() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(Told):
+        shards = 0
+
+        def declare(self, request: Declare) -> Declared:
+            begun.set()
+            assert go_on.wait(20)
+            return Declared(attrs.evolve(DECLARED, shards=self.shards), False, 0.0, 1)
+
+    for shards, most, stored in ((2, 500, []), (0, 3, ["id 0", "id 1", "id 2"])):
+        begun.clear()
+        go_on.clear()
+        backend = Slow(lambda batch: None, max_batch=most, sequences=True)
+        backend.shards = shards
+        with producing(backend, max_batch=10) as producer:
+            futures = [producer.send_message(n, key="ag"[n % 2]) for n in range(10)]
+            assert begun.wait(20)
+            producer.close(timeout=0.05)
+            assert producer.buffered == 10
+            go_on.set()
+            results = outcomes(futures)
+            producer.close()
+
+        assert producer.buffered == 0
+        assert [one for one in results if isinstance(one, str)] == stored
+        assert {type(one) for one in results if not isinstance(one, str)} == {NotSentError}
+
+
+def test_a_backend_that_raises_anything_while_it_declares_does_not_end_the_producer() -> None:
+    class Broken(Told):
+        broken = True
+
+        def declare(self, request: Declare) -> Declared:
+            if self.broken:
+                raise ZeroDivisionError("oops")
+            return super().declare(request)
+
+    backend = Broken(lambda batch: None)
+    with producing(backend) as producer:
+        first = producer.send_message(1)
+        producer.flush()
+        backend.broken = False
+        second = producer.send_message(2)
+
+    [error, stored] = outcomes([first, second])
+    assert isinstance(error, BackendError)
+    assert not error.in_doubt
+    assert stored == "id 2"
+
+
+def test_a_backend_that_answers_too_few_results_leaves_a_doubt() -> None:
+    class Fewer(Told):
+        def send(self, batch: SendBatch) -> Sent:
+            return Sent(super().send(batch).results[:-1])
+
+    with producing(Fewer(lambda batch: None)) as producer:
+        futures = [producer.send_message(n) for n in range(3)]
+
+    assert [type(error) for error in outcomes(futures)] == [OutcomeUnknownError] * 3
+    assert "please report" in str(outcomes(futures)[0])
+
+
 def test_a_cancelled_message_makes_room() -> None:
     with producing(Told(lambda batch: None), max_buffered=3) as producer:
         for _ in range(5):

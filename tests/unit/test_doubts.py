@@ -6,7 +6,9 @@ same with servers: ``test_dedup.py`` and ``test_batching_disturbed.py`` of the c
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,14 +16,17 @@ from typing import Any
 import pytest
 
 from leanmq import (
+    AsyncLeanMQ,
     BulkSendError,
     ConsistentHashRouter,
     LeanMQ,
     LeanMQError,
     OutcomeUnknownError,
+    Outgoing,
     QueueFullError,
     RoundRobinRouter,
 )
+from leanmq.aio.router import AsyncConsistentHashRouter
 from leanmq.backends.protocol import Alter, Backend, SendBatch, Sent, Settings
 from leanmq.backends.registry import Options, open_backend
 from leanmq.errors import UnreachableError
@@ -307,6 +312,86 @@ def test_a_router_that_is_closed_meanwhile_tells_what_is_stored(url: str, witnes
 
     assert len(stopped.value.confirmed) == stored(witness) == 500
     assert len(stopped.value.unsent) == 400
+
+
+@pytest.mark.parametrize("strategy", ["round-robin", "least-backlog"])
+def test_a_balancing_router_that_is_closed_meanwhile_tells_what_is_stored(
+    url: str, strategy: str
+) -> None:
+    urls = {"a": f"{url}-a", "b": f"{url}-b"}
+    with LeanMQ(urls["a"]) as of_a, LeanMQ(urls["b"]) as of_b:
+        targets = {name: Lossy(where) for name, where in urls.items()}
+        mq = LeanMQ(backend=RoundRobinRouter(targets, strategy=strategy))
+        queue = mq.queue("orders")
+        queue.declare()
+
+        def closing(backend: Lossy) -> Callable[[Any], Any]:
+            def send(batch: Any) -> Any:
+                answer = backend.inner.send(batch)
+                mq.close()
+                return answer
+
+            return send
+
+        for target in targets.values():
+            target.on = {"send": closing(target)}
+        items = [Outgoing(n, dedup_id=f"d{n}" if n % 2 else None) for n in range(40)]
+        with pytest.raises(BulkSendError, match="is closed") as stopped:
+            queue.send_messages(items)
+
+        found = stored(of_a) + stored(of_b)
+        assert len(stopped.value.confirmed) == found > 0
+
+
+def test_what_no_thread_could_be_started_for_is_not_sent_later(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    urls = {name: f"{url}-{name}" for name in "abc"}
+    opened = [LeanMQ(where) for where in urls.values()]
+    backend = ConsistentHashRouter(urls, shards=6)
+    with LeanMQ(backend=backend, deadline=1) as mq:
+        queue = mq.queue("orders")
+        queue.send_messages(range(600))
+        queue.purge()
+        nodes: Any = backend
+        pool = nodes._nodes._pool
+        over = threading.Event()
+        busy = [pool.submit(over.wait) for _ in pool._threads]
+
+        def refuse(_: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(BulkSendError, match="no more threads") as stopped:
+                queue.send_messages(range(600))
+        over.set()
+        for future in busy:
+            future.result(10)
+        queue.send_message("after what was in line")
+
+        assert not stopped.value.unknown
+        assert sum(map(stored, opened)) == len(stopped.value.confirmed) + 1
+    for one in opened:
+        one.close()
+
+
+@pytest.mark.parametrize("turns", range(6, 14))
+async def test_a_memory_that_is_closed_meanwhile_tells_what_is_stored(url: str, turns: int) -> None:
+    async with AsyncLeanMQ(url) as witness:
+        mq = AsyncLeanMQ(backend=AsyncConsistentHashRouter({"a": url}, shards=6))
+        queue = mq.queue("sharded")
+        await queue.declare()
+        sending = asyncio.create_task(queue.send_messages(range(600)))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await mq.close()
+        try:
+            told = len(await sending)
+        except LeanMQError as error:
+            told = len(getattr(error, "confirmed", ()))
+
+        assert told == sum(info.message_count for info in await witness.list_queues())
 
 
 def test_the_double_is_a_backend(url: str) -> None:
