@@ -125,18 +125,24 @@ def again(
     results: list[list[Outcome]],
     route: Callable[[Call], Steps[list[Outcome]]],
 ) -> Steps[None]:
-    """Run those anew, one by one, that were answered with trouble: their slot may have moved.
+    """Run what was answered with trouble anew, call by call: their slot may have moved.
 
+    Of a call only the commands in trouble: the others are done, and their answers count.
     Those that were not answered keep that as their outcome, and so does the rest once one is
     not answered now: of a frozen server each call would wait for seconds.
     """
     for place, call in enumerate(calls):
         if not troubles(results[place]) or _unanswered(results[place]):
             continue
+        places = [n for n, outcome in enumerate(results[place]) if troubles([outcome])]
+        rest = replace(call, commands=tuple(call.commands[n] for n in places))
         try:
-            results[place] = yield from route(call)
+            fresh = yield from route(rest)
         except LeanMQError as error:
-            results[place] = failed(call, error)
+            fresh = failed(rest, error)
+        results[place] = list(results[place])
+        for number, outcome in zip(places, fresh, strict=False):
+            results[place][number] = outcome
         if _unanswered(results[place]):
             return
 

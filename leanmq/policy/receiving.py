@@ -102,7 +102,7 @@ class Receiving(QueuePolicy):
             loan.brisk,
             waited=waited,
         )
-        lost = True
+        lost, told = True, False
         admitted: Sequence[Delivery] = ()
         try:
             result: Exchanged = yield Ask("exchange", Exchange((), (request,), wait))
@@ -112,18 +112,15 @@ class Receiving(QueuePolicy):
                 inflight.calm(self.ref, clock.monotonic() + result.calm)
                 inflight.saw_suspects(result.suspects, patience=result.lease)
             if back or bad:
-                yield Ask("exchange", Exchange(self._returns(back, bad)))
-                for delivery, reason in bad:
-                    if not delivery.foreign:
-                        events.buried(self.ref.name, [delivery.id], reason)
+                yield from self._send_back(back, bad)
             if bad and not admitted:  # they are out of the way: there may be others behind them
                 result = replace(result, more=True)
-            lost = False
+            lost, told = result.lost, True
         except QueueNotFoundError:
             lost = False
             raise
         finally:
-            if lost and admitted:
+            if admitted and not told:
                 inflight.forget(self.ref, [Held(d.id, d.receipt) for d in admitted])
             until = clock.monotonic() + SLICE + 1.0 if lost else None
             inflight.give_back(loan, lost_until=until)
@@ -151,6 +148,18 @@ class Receiving(QueuePolicy):
             )
             for d, payload in zip(admitted, payloads, strict=True)
         ]
+
+    def _send_back(
+        self, back: Sequence[Delivery], bad: Sequence[tuple[Delivery, str]]
+    ) -> Steps[None]:
+        """See ``_returns``; what has vanished since cannot go back."""
+        try:
+            yield Ask("exchange", Exchange(self._returns(back, bad)))
+        except QueueNotFoundError:
+            return
+        for delivery, reason in bad:
+            if not delivery.foreign:
+                events.buried(self.ref.name, [delivery.id], reason)
 
     def _returns(
         self, back: Sequence[Delivery], bad: Sequence[tuple[Delivery, str]]

@@ -98,7 +98,7 @@ class _Look:
             self.route.suspects[label] = None
         elif not asked.brisk:
             self.route.suspects.pop(label, None)
-        self.lost = self.lost or result.lost or (asked.recover and got >= asked.count)
+        self.lost = self.lost or result.lost
         if result.lease:
             self.lease = min(self.lease, result.lease) if self.lease else result.lease
         if result.soon is not None:
@@ -278,14 +278,19 @@ class Receiving(Whole):
         self._raise(look, errors)
 
     def _raise(self, look: _Look, errors: Sequence[LeanMQError]) -> None:
-        """What cannot be passed over: no part answered, or one answered what it never should."""
+        """What cannot be passed over: no part answered, or one answered what it never should.
+
+        Unless others have handed out messages by then: these would be nobody's until their leases
+        end. When they have nothing more, it is said.
+        """
+        if look.deliveries:
+            return
         for error in errors:
             if not isinstance(error, UnreachableError | QueueNotFoundError):
                 raise error
-        if not look.deliveries:
-            for error in errors:
-                if isinstance(error, QueueNotFoundError):
-                    raise look.route.not_found()
+        for error in errors:
+            if isinstance(error, QueueNotFoundError):
+                raise look.route.not_found()
         if errors and not look.marks:
             raise errors[0]
 

@@ -116,6 +116,31 @@ async def test_messages_of_a_lost_reply_come_again_uncounted_to_the_same_client(
 
 
 @on_servers
+async def test_all_of_a_large_reply_that_was_lost_comes_again_in_small_batches(
+    harness: Harness,
+) -> None:
+    queue = harness.client(deadline=0.3).queue("orders")
+    await warmed_up(queue)
+    await queue.send_messages(range(60))
+    stream = harness.stored("orders")[0].live.stream
+    trap = harness.servers.drop_next_reply(stream, stream.encode(), count=1_000)
+    with pytest.raises(ConnectionError):
+        await queue.get_messages(50)
+    trap.cancel()
+    await harness.pass_time(2.2)  # for so long, the lane is looked at again and again anyway
+
+    messages: list[Message[int]] = []
+    while len(messages) < 60:
+        more = await queue.get_messages(5, timeout=5)  # the lease is a minute
+        assert more
+        messages += more
+
+    assert sorted(m.data for m in messages) == list(range(60))
+    assert {m.delivery_count for m in messages} == {1}
+    assert await queue.acknowledge_messages(messages) == 60
+
+
+@on_servers
 async def test_a_lost_reply_of_the_receive_script_strands_nothing(
     queue: AsyncQueue, harness: Harness
 ) -> None:

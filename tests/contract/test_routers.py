@@ -21,10 +21,12 @@ from leanmq import (
     AsyncQueue,
     BulkSendError,
     LeanMQError,
+    Message,
     OutcomeUnknownError,
     Outgoing,
     QueueFullError,
 )
+from leanmq.backends.streams.scripts import script
 from leanmq.sharding.hashing import shard_of
 from tests.contract.harness import SHARDS, Client, Harness, drain, eventually
 from tests.support import states
@@ -506,3 +508,24 @@ async def test_a_client_that_was_opened_while_a_node_was_down_takes_it_in_later(
     await asyncio.to_thread(harness.topologies[1].revive)
     got += await drain(queue, 300 - len(got))
     assert sorted(m.data for m in got) == list(range(300))
+
+
+@pytest.mark.on("hash-redis", "round-redis")
+async def test_what_one_node_handed_out_in_a_lost_reply_comes_again_at_once(
+    queue: AsyncQueue, harness: Harness
+) -> None:
+    await queue.send_messages(range(60), key=str)
+    consumer = harness.client().queue("orders")
+    await consumer.declare()
+    caught = harness.topologies[1].drop_next_reply(None, script("receive").sha.encode())
+
+    messages: list[Message[Any]] = []
+    while len(messages) < 60:
+        more = await consumer.get_messages(30, timeout=5)  # the lease is a minute
+        assert more, f"{len(messages)} of 60 messages came"
+        messages += more
+
+    assert caught.wait(0)
+    assert sorted(m.data for m in messages) == list(range(60))
+    assert {m.delivery_count for m in messages} == {1}
+    assert await consumer.acknowledge_messages(messages) == 60

@@ -173,7 +173,7 @@ def test_looks_that_may_not_be_one_script_are_made_one_by_one() -> None:
     looks = requested(two, [Exchange((), (Receive(QueueRef(name), "me", 1),)) for name in "ab"])
     first = next(looks)
     second = looks.send([BackendError("keys of two slots", code="CROSSSLOT")])
-    look = [60_000, 0, -1, 0, 0, [], [], b"", 0]
+    look = [60_000, 0, -1, 0, 0, [], [], b"", 0, 0]
     with pytest.raises(StopIteration) as done:
         looks.send([[look], [BackendError("no", code="ERR")]])
 
@@ -192,7 +192,7 @@ def test_together_as_well_one_exchange_receives_from_one_queue() -> None:
 
     next(steps)
     with pytest.raises(StopIteration) as done:
-        steps.send([[60_000, 0, -1, 0, 0, [], [], b"", 0]])
+        steps.send([[60_000, 0, -1, 0, 0, [], [], b"", 0, 0]])
 
     assert isinstance(done.value.value[0], UnsupportedError)
     assert done.value.value[1].lease == 60

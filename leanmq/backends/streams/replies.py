@@ -150,8 +150,8 @@ def lease(reply: Reply) -> float:
 
 def received(reply: Reply, consumer: str, *, dead: bool) -> Exchanged:
     """The deliveries of the receive script, oldest claims first, then new messages."""
-    lease, more, soon, suspects, calm, fresh, buried, mark, left = reply[:9]
-    again = reply[9:]
+    lease, more, soon, suspects, calm, fresh, buried, mark, left, stranded = reply[:10]
+    again = reply[10:]
     deliveries = [
         _delivery(entry, fields, times, consumer, dead, bool(suspect))
         for entry, times, fields, suspect in again
@@ -167,6 +167,7 @@ def received(reply: Reply, consumer: str, *, dead: bool) -> Exchanged:
         [(life.decode(), times) for life, times in buried],
         mark.decode(),
         None if soon < 0 else soon / 1000,
+        lost=bool(stranded),
         fresh=None if left < 0 else left,
     )
 

@@ -6,9 +6,9 @@
 -- Reply: of one queue {lease in ms, 1 if there is more to do at once, ms until something may come (-1:
 --   unknown), 1 if suspects wait, ms for which a plain read will do, fresh entries as the server has
 --   them, {id for life, times} of each that became a dead letter, the last entry handed out to anybody
---   (if asked for), how many plain reads will find at most (-1: others wait besides),
---   {entry, times, fields, suspect} ...}; of many queues a list of these, nil for each that is to be
---   looked at alone: it failed, or those before it took long enough
+--   (if asked for), how many plain reads will find at most (-1: others wait besides), 1 if there is
+--   more to recover, {entry, times, fields, suspect} ...}; of many queues a list of these, nil for each
+--   that is to be looked at alone: it failed, or those before it took long enough
 -- Invariants: each step is bounded; what is over max_deliveries becomes a dead letter instead of
 -- being handed out; a suspect is handed out alone; what has expired is deleted instead.
 -- include: _shared
@@ -35,7 +35,7 @@ local function look(keys, count, alone)
   local max = (kind == 'q') and tonumber(settings[2]) or 0
   local sweep_at = tonumber(settings[3] or '0')
   local has_ttl = settings[6]
-  local handed, buried, more, suspects = {}, {}, 0, 0
+  local handed, buried, more, suspects, stranded = {}, {}, 0, 0, 0
   -- A lease that was made shorter counts for take-over only when the old one has run out once.
   local taken_over = lease
   if settings[7] and now < tonumber(settings[8]) then taken_over = math.max(lease, tonumber(settings[7])) end
@@ -64,10 +64,12 @@ local function look(keys, count, alone)
   if recover then
     local held = {}
     for i = HELD, #ARGV do held[ARGV[i]] = true end
-    local page = count + #ARGV - HELD + 1
+    local page = count + #ARGV - HELD + 2 -- with one that is left
     for _, row in ipairs(redis.call('XPENDING', stream, GROUP, '-', '+', page, consumer)) do
       local id, times = row[1], tonumber(row[4])
-      if not held[id] and #handed < count then
+      if not held[id] and #handed == count then
+        stranded = 1
+      elseif not held[id] then
         local entry = redis.call('XCLAIM', stream, GROUP, consumer, 0, id, 'RETRYCOUNT', times)[1]
         if entry and not drop_expired(id, entry[2]) then
           handed[#handed + 1] = {id, times, entry[2], suspicious(times - 1, entry[2]) and 1 or 0}
@@ -187,7 +189,7 @@ local function look(keys, count, alone)
       local times = tonumber(row[4]) + 1
       local entry = redis.call('XCLAIM', stream, GROUP, consumer, 0, row[1], 'RETRYCOUNT', times)[1]
       if entry and not drop_expired(row[1], entry[2]) then
-        return {lease, 1, -1, 0, 0, {}, buried, '', -1, {row[1], times, entry[2], 1}}
+        return {lease, 1, -1, 0, 0, {}, buried, '', -1, 0, {row[1], times, entry[2], 1}}
       end
       more = 1
     elseif row then
@@ -247,7 +249,7 @@ local function look(keys, count, alone)
     calm = math.max(math.min(sweep_at, at, now + sweep_every) - now, 0)
   end
 
-  return {lease, more, soon, suspects, calm, fresh, buried, mark, left, unpack(handed)}
+  return {lease, more, soon, suspects, calm, fresh, buried, mark, left, stranded, unpack(handed)}
 end
 
 local QUEUE = 7 -- keys
