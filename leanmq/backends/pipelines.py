@@ -141,7 +141,7 @@ def again(
         except LeanMQError as error:
             fresh = failed(rest, error)
         results[place] = list(results[place])
-        for number, outcome in zip(places, fresh, strict=False):
+        for number, outcome in zip(places, fresh, strict=True):
             results[place][number] = outcome
         if _unanswered(results[place]):
             return

@@ -402,8 +402,8 @@ class Exchanged(msgspec.Struct, frozen=True):
         mark: Where the look ended; opaque, for a ``Watch``.
         soon: Seconds until something may be there that no ``Watch`` tells of: a delay or a lease
             ends. None if nothing of the kind is known.
-        lost: More was handed out to this consumer that it never got to see, since the reply of a
-            part was lost, or there is more to recover: it asks with ``recover``, as after an error.
+        lost: This consumer was handed out more than it got to see: the reply of a part was lost,
+            or a recovery is not over. It asks with ``recover``, as after an error.
         fresh: How many new messages were left, at most: some of them may be in flight. None if
             that is not known, or if messages that came free wait besides.
     """

@@ -192,13 +192,12 @@ async def test_sends_to_a_frozen_server_are_unknown_and_nowhere_else(harness: Ha
         await more(log, 100)
         frozen, watch = time.monotonic(), harness.stopwatch()
         await asyncio.to_thread(harness.topologies[1].freeze_primary)
-        await more(log, 400, within=20)
+        await more(log, 400)
         thawed, in_line = time.monotonic(), watch.in_line()
         await asyncio.to_thread(harness.topologies[1].thaw)
         await more(log, 100)
 
-    # What was on its way. The same of the others, should the machine stand still for a timeout.
-    assert 1 <= len(log.unknown) <= 2 * WORKERS
+    assert 1 <= len(log.unknown) <= WORKERS
     assert log.gap(frozen, thawed) < 0.5 + GAP + in_line + log.gap(log.times[0], frozen)
     reconcile(log, await everything(queue))
 

@@ -31,6 +31,7 @@ from leanmq.backends.protocol import Alter, Backend, SendBatch, Sent, Settings
 from leanmq.backends.registry import Options, open_backend
 from leanmq.errors import UnreachableError
 from leanmq.sharding.hashing import shard_of
+from tests.support.waiting import wait_until
 
 WINDOW = 2.0
 """Seconds of a short window: a quarter of it is for a machine that stands still."""
@@ -216,7 +217,7 @@ def test_a_batch_that_waits_for_those_of_other_shards_is_not_repeated_past_the_w
     def send(batch: SendBatch) -> Any:
         answer = backend.inner.send(batch)
         if batch.messages[0].body == b'"slow"':
-            time.sleep(1.2)
+            time.sleep(1.2)  # a server that takes three windows for its answer
         elif not doubtful:
             doubtful.append(1)
             return lost(batch)
@@ -228,8 +229,7 @@ def test_a_batch_that_waits_for_those_of_other_shards_is_not_repeated_past_the_w
         backend.on = {"send": send}
         with queue.batching(linger=0) as producer:
             future = producer.send_message("in doubt", key=keys[0])
-            while not doubtful:
-                time.sleep(0.0005)
+            wait_until(lambda: doubtful, 20, "the first send", step=0.0005)
             other = producer.send_message("slow", key=keys[1])
         assert other.result(10)
         assert isinstance(future.exception(10), OutcomeUnknownError | None)

@@ -16,7 +16,7 @@ from tests.support.weather import Stopwatch
 
 def test_what_is_slept_counts() -> None:
     watch = Stopwatch()
-    time.sleep(0.2)
+    time.sleep(0.2)  # what is measured
 
     assert watch.own() >= 0.1  # other threads of this process may have been in line
 
@@ -32,7 +32,7 @@ def test_what_others_took_of_the_processor_does_not_count() -> None:
 def test_what_a_server_of_ours_waits_in_line_does_not_count_either() -> None:
     with crowded(3) as others:
         alone, watch = Stopwatch(), Stopwatch(others)
-        time.sleep(0.3)
+        time.sleep(0.3)  # while the others wait for the processor
         waited, waited_with_them = alone.in_line(), watch.in_line()
 
     assert waited_with_them > waited + 0.1
