@@ -116,8 +116,8 @@ class Receiving(QueuePolicy):
             if bad and not admitted:  # they are out of the way: there may be others behind them
                 result = replace(result, more=True)
             lost, told = result.lost, True
-        except QueueNotFoundError:
-            lost = False
+        except QueueNotFoundError as error:
+            lost = error.in_doubt
             raise
         finally:
             if admitted and not told:

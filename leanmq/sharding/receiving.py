@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
@@ -28,6 +29,8 @@ from leanmq.sharding.steps import TOGETHER, Plan, Sleep, Watching
 from leanmq.sharding.whole import Whole
 
 __all__ = ["Receiving"]
+
+_log: Final = logging.getLogger("leanmq.queue")
 
 _SLICE: Final = 1.0
 """Seconds that one wait lasts at most."""
@@ -73,6 +76,7 @@ class _Look:
     def take(self, part: Part, asked: Receive, result: Exchanged, left: int | None = None) -> None:
         """Enter what one part answered; ``left`` is what a brisk look leaves, if it finds all."""
         label, got = part.label, len(result.deliveries)
+        self.route.refusing.discard(label)
         if got:
             marked = [_marked(d, label) for d in result.deliveries]
             before = self.deliveries.pop(label, [])
@@ -267,30 +271,33 @@ class Receiving(Whole):
             )
             asks.append((part, Exchange((), (asked,))))
         results = yield from self.ask(look.route, asks)
-        errors = []
+        errors: dict[str, LeanMQError] = {}
         for (part, exchange), (_, _, left), result in zip(asks, shares, results, strict=True):
             if isinstance(result, Exchanged):
                 look.take(part, exchange.receive[0], result, left)
                 continue
             look.route.has(part.label, 0)
-            errors.append(result)
+            errors[part.label] = result
             look.lost = look.lost or result.in_doubt
         self._raise(look, errors)
 
-    def _raise(self, look: _Look, errors: Sequence[LeanMQError]) -> None:
+    def _raise(self, look: _Look, by_label: Mapping[str, LeanMQError]) -> None:
         """What cannot be passed over: no part answered, or one answered what it never should.
 
         Unless others have handed out messages by then: these would be nobody's until their leases
         end. When they have nothing more, it is said.
         """
         if look.deliveries:
+            for label, error in by_label.items():
+                _tell(look.route, label, error)
             return
+        errors = list(by_label.values())
         for error in errors:
             if not isinstance(error, UnreachableError | QueueNotFoundError):
                 raise error
         for error in errors:
             if isinstance(error, QueueNotFoundError):
-                raise look.route.not_found()
+                raise look.route.not_found(in_doubt=look.lost)
         if errors and not look.marks:
             raise errors[0]
 
@@ -378,6 +385,20 @@ def _evenly(parts: Sequence[Part], wanted: int, among: int | None = None) -> lis
     share, extra = divmod(wanted, max(1, among))
     counts = [share + (place < extra) if place < among else 0 for place in range(len(parts))]
     return [(part, count, None) for part, count in zip(parts, counts, strict=True)]
+
+
+def _tell(route: Route, label: str, error: LeanMQError) -> None:
+    """Log what no caller hears as long as other parts have messages: once, until it answers."""
+    if isinstance(error, UnreachableError | QueueNotFoundError) or label in route.refusing:
+        return
+    route.refusing.add(label)
+    _log.warning(
+        "queue %r: part %s is left out while others have messages: %s",
+        route.name,
+        label,
+        error,
+        extra={"leanmq_event": "part_refuses", "leanmq_queue": route.name, "leanmq_message": None},
+    )
 
 
 def _marked(delivery: Delivery, label: str) -> Delivery:

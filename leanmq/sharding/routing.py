@@ -137,6 +137,8 @@ class Route:
     """Parts in which suspects wait."""
     quiet: dict[bool, Quiet] = attrs.field(factory=dict)
     """The last look of one who waited: for messages, and for dead letters (True)."""
+    refusing: set[str] = attrs.field(factory=set)
+    """Parts that the log tells of: they answer a receive with an error."""
     _turns: Iterator[int] = attrs.field(factory=itertools.count)
     _lock: threading.Lock = attrs.field(factory=threading.Lock)
 
@@ -222,10 +224,12 @@ class Route:
             self.epochs.pop(old, None)
         return whole
 
-    def not_found(self) -> QueueNotFoundError:
-        """Some of it has vanished, or was never made."""
+    def not_found(self, *, in_doubt: bool = False) -> QueueNotFoundError:
+        """Some of it has vanished, or was never made; the rest may have done its part."""
         return QueueNotFoundError(
-            f"queue {self.name!r} is not on all of its nodes; declare it again", queue=self.name
+            f"queue {self.name!r} is not on all of its nodes; declare it again",
+            queue=self.name,
+            in_doubt=in_doubt,
         )
 
     def settings(self, found: Settings) -> Settings:

@@ -144,7 +144,7 @@ async def test_a_suspect_comes_alone_whatever_the_other_parts_have(
 
 @in_shards
 async def test_what_one_part_should_never_answer_is_raised_once_the_others_are_empty(
-    queue: AsyncQueue, harness: Harness
+    queue: AsyncQueue, harness: Harness, caplog: pytest.LogCaptureFixture
 ) -> None:
     await queue.send_messages(range(40), key=str)
     consumer = harness.client().queue("orders")
@@ -166,6 +166,10 @@ async def test_what_one_part_should_never_answer_is_raised_once_the_others_are_e
 
     assert {m.data for m in got} >= set(others)
     assert {m.delivery_count for m in got} == {1}
+    told = [r for r in caplog.records if getattr(r, "leanmq_event", "") == "part_refuses"]
+    assert [r.levelname for r in told] == ["WARNING"]
+    assert "'orders'" in told[0].getMessage()
+    assert "WRONGTYPE" in told[0].getMessage()
     if harness.subject != "hash-cluster":  # which has one node
         assert "shard" in str(caught.value)
         assert "2" in str(caught.value).partition(" of queue")[0]

@@ -24,6 +24,7 @@ from leanmq import (
     OutcomeUnknownError,
     Outgoing,
     QueueFullError,
+    QueueNotFoundError,
     RoundRobinRouter,
 )
 from leanmq.aio.router import AsyncConsistentHashRouter
@@ -392,6 +393,34 @@ async def test_a_memory_that_is_closed_meanwhile_tells_what_is_stored(url: str, 
             told = len(getattr(error, "confirmed", ()))
 
         assert told == sum(info.message_count for info in await witness.list_queues())
+
+
+def test_what_a_lost_reply_handed_out_comes_again_at_once_though_another_part_vanished(
+    url: str,
+) -> None:
+    urls = {"a": f"{url}-a", "b": f"{url}-b"}
+    with LeanMQ(urls["a"]) as of_a, LeanMQ(urls["b"]):
+        targets = {name: Lossy(where) for name, where in urls.items()}
+        with LeanMQ(backend=RoundRobinRouter(targets), deadline=10) as mq:
+            queue = mq.queue("orders", lease=60)
+            queue.send_message("once")
+            it, other = (targets["a"], targets["b"])[:: 1 if stored(of_a) else -1]
+
+            def lose(request: Any) -> Any:
+                it.on = {}
+                it.inner.exchange(request)
+                raise UnreachableError("the reply was lost", in_doubt=True)
+
+            def vanish(_: Any) -> Any:
+                other.on = {}
+                raise QueueNotFoundError("it vanished", queue="orders")
+
+            it.on, other.on = {"exchange": lose}, {"exchange": vanish}
+            [message] = queue.get_messages(block=True, timeout=20)
+
+    assert it.asked
+    assert other.asked
+    assert message.delivery_count == 1
 
 
 def test_the_double_is_a_backend(url: str) -> None:
