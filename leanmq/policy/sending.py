@@ -151,14 +151,9 @@ class Sending(QueuePolicy):
             try:
                 try:
                     sent: Sent = yield Ask("send", SendBatch(self.ref, again, known.epoch))
-                except QueueNotFoundError as error:
+                except (QueueNotFoundError, StaleSettingsError) as error:
                     yield patience.pause(error)
-                    yield from self.core.vanished(self.ref, self.asked)
-                    known = yield from self.core.declare(self.ref, self.asked)
-                    continue
-                except StaleSettingsError as error:
-                    yield patience.pause(error)
-                    known = yield from self.core.refresh(self.ref)
+                    known = yield from self.mend(known, [error])
                     self._check_sizes(again, known, None if results else first)
                     continue
             except LeanMQError as error:
@@ -192,12 +187,17 @@ class Sending(QueuePolicy):
                 return results
 
     def mend(self, known: Declared, results: Sequence[SendResult]) -> Steps[Declared]:
-        """Before a part of the messages is sent again: the settings to send them by."""
-        if any(isinstance(result, QueueNotFoundError) for result in results):
-            yield from self.core.vanished(self.ref, self.asked)
-            return (yield from self.core.declare(self.ref, self.asked))
-        if any(isinstance(result, StaleSettingsError) for result in results):
-            return (yield from self.core.refresh(self.ref))
+        """Before messages are sent again: the settings to send them by."""
+        try:
+            if any(isinstance(result, QueueNotFoundError) for result in results):
+                yield from self.core.vanished(self.ref, self.asked)
+                return (yield from self.core.declare(self.ref, self.asked))
+            if any(isinstance(result, StaleSettingsError) for result in results):
+                return (yield from self.core.refresh(self.ref))
+        except LeanMQError as error:
+            if not error.in_doubt:
+                raise
+            raise not_yet_sent(error) from error.__cause__
         return known
 
     def again(
@@ -220,12 +220,17 @@ class Sending(QueuePolicy):
 
     def fitting(self, messages: Sequence[NewMessage], first: int | None = None) -> Steps[Declared]:
         """The settings to send by; raises MessageError if a payload is larger than they allow."""
-        known = yield from self.core.declare(self.ref, self.asked)
         try:
-            self._check_sizes(messages, known, first)
-        except MessageError:  # unless the limit was raised since
-            known = yield from self.core.refresh(self.ref)
-            self._check_sizes(messages, known, first)
+            known = yield from self.core.declare(self.ref, self.asked)
+            try:
+                self._check_sizes(messages, known, first)
+            except MessageError:  # unless the limit was raised since
+                known = yield from self.core.refresh(self.ref)
+                self._check_sizes(messages, known, first)
+        except LeanMQError as error:
+            if not error.in_doubt:
+                raise
+            raise not_yet_sent(error) from error.__cause__
         return known
 
     def _check_sizes(

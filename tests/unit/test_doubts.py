@@ -21,6 +21,7 @@ from leanmq import (
     ConsistentHashRouter,
     LeanMQ,
     LeanMQError,
+    NotSentError,
     OutcomeUnknownError,
     Outgoing,
     QueueFullError,
@@ -238,8 +239,9 @@ def test_a_batch_that_waits_for_those_of_other_shards_is_not_repeated_past_the_w
     assert stored(witness) == 2
 
 
-def test_what_a_transaction_left_in_doubt_on_its_way_is_not_in_doubt(
-    url: str, witness: LeanMQ
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+def test_what_was_in_doubt_on_the_way_to_a_send_is_not_in_doubt(
+    url: str, witness: LeanMQ, way: Callable[[LeanMQ], None]
 ) -> None:
     backend = Lossy(url)
 
@@ -247,12 +249,16 @@ def test_what_a_transaction_left_in_doubt_on_its_way_is_not_in_doubt(
         raise UnreachableError("the reply was lost", in_doubt=True)
 
     with LeanMQ(backend=backend, deadline=5, max_retries=0) as mq:
-        backend.on = {"declare": declare, "transact": backend.inner.transact}
-        with pytest.raises(UnreachableError) as error:
-            in_a_transaction(mq)
+        backend.on = {
+            "declare": declare,
+            "send": backend.inner.send,
+            "transact": backend.inner.transact,
+        }
+        with pytest.raises((UnreachableError, NotSentError)) as error:
+            way(mq)
 
     assert not error.value.in_doubt
-    assert "transact" not in backend.asked
+    assert set(backend.asked) == {"declare"}
     assert stored(witness) == 0
 
 
