@@ -1,8 +1,9 @@
 """The contract on every version that we promise: servers, redis-py, interpreters.
 
-Four combinations of server and redis-py run the subjects on servers; every further interpreter
-that is found here runs the subjects in memory. Each has a virtual environment of its own under
-``.venvs/``, named by a hash of what is in it and used again while that stays the same.
+Four combinations of server and redis-py run the subjects on servers; those of asyncio run once more
+on uvloop; every further interpreter that is found here runs the subjects in memory. Each has a
+virtual environment of its own under ``.venvs/``, named by a hash of what is in it and used again
+while that stays the same.
 
 With ``CI=true`` whatever cannot be had, and whatever was skipped, is a failure.
 """
@@ -19,11 +20,11 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 from xml.etree import ElementTree
 
 import attrs
@@ -33,6 +34,7 @@ __all__ = ["Result", "Row", "main"]
 ROOT: Final = Path(__file__).parents[1]
 VENVS: Final = ROOT / ".venvs"
 SERVER_VARIABLE: Final = "LEANMQ_TEST_REDIS_SERVER"
+LOOP_VARIABLE: Final = "LEANMQ_TEST_LOOP"
 
 REDIS_PY: Final = ("8.1", "5.2")
 FURTHER_PYTHONS: Final = ("3.12", "3.13", "3.14")
@@ -53,6 +55,10 @@ WORKERS: Final = "4"
 NOT_NEEDED: Final = ("ruff", "mypy", "fastapi", "httpx", "django")
 
 
+Kind: TypeAlias = tuple[Path, str, str]
+"""Interpreter, version of redis-py, event loop."""
+
+
 @attrs.frozen
 class Row:
     """One line of the matrix.
@@ -64,6 +70,8 @@ class Row:
         redis_py: The version of redis-py, as in ``"8.1"``; empty: the newest that we allow.
         server: The server program, if the subjects need one and it is there.
         missing: Why the row cannot run; empty if it can.
+        loop: The package of another event loop than that of asyncio.
+        worlds: In which of them.
     """
 
     name: str
@@ -72,6 +80,13 @@ class Row:
     redis_py: str = ""
     server: Path | None = None
     missing: str = ""
+    loop: str = ""
+    worlds: tuple[str, ...] = WORLDS
+
+    @property
+    def kind(self) -> Kind | None:
+        """What environment it needs; None if it cannot run."""
+        return (self.python, self.redis_py, self.loop) if self.python and not self.missing else None
 
 
 @attrs.define
@@ -171,6 +186,9 @@ def rows() -> list[Row]:
         for redis_py in REDIS_PY:
             name = f"server-{version}-redis-py-{redis_py}"
             result.append(Row(name, ON_SERVERS, this, redis_py, program, missing))
+        if version == PACKAGED_SERVER:
+            terms = (this, REDIS_PY[0], program, missing, "uvloop", ("asyncio",))
+            result.append(Row("uvloop", ("memory", *ON_SERVERS), *terms))
     for version in FURTHER_PYTHONS:
         if f"{sys.version_info.major}.{sys.version_info.minor}" != version:
             python = find_python(version)
@@ -181,7 +199,7 @@ def rows() -> list[Row]:
 # --- virtual environments
 
 
-def environment(python: Path, redis_py: str) -> Path:
+def environment(python: Path, redis_py: str, loop: str = "") -> Path:
     """The interpreter of a virtual environment that holds LeanMQ and what its tests need.
 
     Raises:
@@ -196,9 +214,10 @@ def environment(python: Path, redis_py: str) -> Path:
         for requirement in project["dependency-groups"]["dev"]
         if not requirement.startswith(NOT_NEEDED)
     ]
+    needed += [loop] if loop else []
     contents = [str(python), version, pin, *needed, *project["project"]["dependencies"]]
     digest = hashlib.sha256("\n".join(contents).encode()).hexdigest()[:12]
-    label = f"python{version}-redis{redis_py or '-newest'}"
+    label = f"python{version}-redis{redis_py or '-newest'}{loop and '-'}{loop}"
     folder = VENVS / f"{label}-{digest}"
     inside = folder / "bin" / "python"
     complete = folder / ".complete"
@@ -215,16 +234,16 @@ def environment(python: Path, redis_py: str) -> Path:
     return inside
 
 
-def prepare(chosen: Iterable[Row]) -> dict[tuple[Path, str], Path | Exception]:
+def prepare(chosen: Iterable[Row]) -> dict[Kind, Path | Exception]:
     """An environment for each kind that the rows need, or why there is none; two at a time."""
 
-    def make(kind: tuple[Path, str]) -> Path | Exception:
+    def make(kind: Kind) -> Path | Exception:
         try:
             return environment(*kind)
         except (OSError, subprocess.SubprocessError) as error:
             return error
 
-    kinds = sorted({(row.python, row.redis_py) for row in chosen if row.python and not row.missing})
+    kinds = sorted({row.kind for row in chosen if row.kind})
     with ThreadPoolExecutor(max_workers=2) as pool:
         return dict(zip(kinds, pool.map(make, kinds), strict=True))
 
@@ -241,10 +260,13 @@ def run(row: Row, inside: Path, *, brief: bool = False) -> Result:
     print(f"\nmatrix: {row.name}", flush=True)
 
     began = time.monotonic()
-    expression = " or ".join(f"{subject}-{world}" for subject in row.subjects for world in WORLDS)
+    chosen = [f"{subject}-{world}" for subject in row.subjects for world in row.worlds]
+    expression = " or ".join(chosen)
     if brief:
         expression = f"({expression}) and not ({' or '.join(LEFT_OUT)})"
-    settings: Mapping[str, str] = {SERVER_VARIABLE: str(row.server)} if row.server else {}
+    settings = {LOOP_VARIABLE: row.loop}
+    if row.server:
+        settings[SERVER_VARIABLE] = str(row.server)
     with tempfile.TemporaryDirectory(prefix="leanmq-matrix-") as folder:
         report = Path(folder, "report.xml")
         command: list[str | Path] = [inside, "-m", "pytest", "tests/contract", "-q", "-n", WORKERS]
@@ -299,8 +321,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     environments = prepare(chosen)
     results, bad = [], 0
     for row in chosen:
-        inside = environments.get((row.python, row.redis_py)) if row.python else None
-        if row.missing or inside is None:
+        inside = environments[row.kind] if row.kind else None
+        if inside is None:
             result = Result(row.name, problem=f"not run: {row.missing or 'no such interpreter'}")
             bad += strict and bool(row.missing)  # interpreters are those that are found
         elif isinstance(inside, Exception):

@@ -136,9 +136,20 @@ def disown(line: Line) -> None:
     Else asyncio would take it out of the epoll set that the child shares with its parent, whose
     loop would then see no reply. What is closed here, and so in the child alone, is out of the
     child's reach.
+
+    uvloop lets nobody close its sockets, and will close the number by itself: it is made to stand
+    for nothing.
     """
     with suppress(Exception):
-        line._writer.get_extra_info("socket")._sock.close()
+        sock = line._writer.get_extra_info("socket")
+        if hasattr(sock, "_sock"):
+            sock._sock.close()
+            return
+        nothing = os.open(os.devnull, os.O_RDWR)
+        try:
+            os.dup2(nothing, sock.fileno(), inheritable=False)
+        finally:
+            os.close(nothing)
 
 
 class Credentials:

@@ -18,6 +18,7 @@ import attrs
 import pytest
 
 from leanmq import AsyncQueue, ClosedError, Message
+from tests import LOOP
 from tests.contract.harness import SERVERS, Client, Harness, drain, eventually
 from tests.contract.test_receiving import until_waiting
 
@@ -253,3 +254,10 @@ async def test_a_child_that_drops_the_client_takes_no_replies_from_its_parent(
 ) -> None:
     async with teller(harness, "is_dropped_by_a_child") as story:
         assert await story.rest() == (["done"], "")
+
+
+@pytest.mark.on("memory")
+async def test_the_tests_run_on_the_event_loop_that_was_asked_for(queue: AsyncQueue) -> None:
+    await queue.send_message("x")
+
+    assert LOOP in type(asyncio.get_running_loop()).__module__
