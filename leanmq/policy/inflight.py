@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
@@ -22,6 +23,10 @@ __all__ = ["InFlight", "Loan"]
 
 LAPSED_KEPT = 10_000
 """Receipts remembered after their lease ended; a late settle with one can still succeed."""
+
+MINDED = 10.0
+"""Seconds, or a lease if that is longer, for which a client minds suspects of a queue that it asks
+for no messages."""
 
 
 @attrs.define(eq=False)
@@ -37,7 +42,24 @@ class Batch:
     lapsed: bool = False
 
 
-class Loan(msgspec.Struct, frozen=True):
+@attrs.define
+class Waiting:
+    """Suspects of a queue were not given to us when it was looked at last.
+
+    Attributes:
+        since: When they were first seen, on the monotonic clock.
+        asked: When this client last asked for messages of the queue.
+        patience: Seconds after which it drains for them.
+        starved: They wait for longer than that.
+    """
+
+    since: float
+    asked: float
+    patience: float
+    starved: bool = False
+
+
+class Loan(msgspec.Struct, frozen=True, weakref=True):
     """One receive under way: its lane, and what it may be given.
 
     Attributes:
@@ -83,9 +105,8 @@ class InFlight:
         self._lapsed: OrderedDict[Batch, None] = OrderedDict()
         self._live = self._lapsed_left = 0  # messages in each
         self._suspects: list[Batch] = []
-        self._alone_claimed = False
-        self._waiting_since: float | None = None
-        self._starved = False
+        self._waiting: dict[QueueRef, Waiting] = {}
+        self._alone: weakref.ref[Loan] | None = None
         self._calm: dict[QueueRef, float] = {}
         self._pid = os.getpid()  # last: from now on no thread waits for us
 
@@ -101,6 +122,7 @@ class InFlight:
 
     def __len__(self) -> int:
         """How many messages are leased to this client."""
+        self._check_process()
         with self._lock:
             self._expire()
             return self._live
@@ -112,19 +134,24 @@ class InFlight:
         self._check_process()
         with self._lock:
             now = self._expire()
-            alone = not self._live and not self._alone_claimed
-            self._alone_claimed = self._alone_claimed or alone
+            alone = self._may_be_alone(queue, now)
             for lane in self._dirty.get(queue, ()):
                 if lane in self._free:
                     self._free.remove(lane)
                     held = self._held_on(queue, lane)
-                    return Loan(queue, lane, alone, True, held, now, False)
-            if self._free:
-                lane = self._free.pop()
+                    loan = Loan(queue, lane, alone, True, held, now, False)
+                    break
             else:
-                lane = f"{self._client}.{self._lanes}"
-                self._lanes += 1
-            return Loan(queue, lane, alone, False, (), now, now < self._calm.get(queue, 0.0))
+                if self._free:
+                    lane = self._free.pop()
+                else:
+                    lane = f"{self._client}.{self._lanes}"
+                    self._lanes += 1
+                brisk = now < self._calm.get(queue, 0.0)
+                loan = Loan(queue, lane, alone, False, (), now, brisk)
+            if alone:  # for as long as the loan lives: Ctrl-C may lose it
+                self._alone = weakref.ref(loan)
+            return loan
 
     def give_back(self, loan: Loan, *, lost_until: float | None) -> None:
         """End a receive.
@@ -134,11 +161,12 @@ class InFlight:
             lost_until: None if its reply arrived. Else the lane is to be recovered, and looked
                 at again until this moment: the old read may live on in the server that long.
         """
+        self._check_process()
         with self._lock:
             if not loan.consumer.startswith(self._client):
                 return  # borrowed before a fork
             if loan.alone:
-                self._alone_claimed = False
+                self._alone = None
             self._free.append(loan.consumer)
             if lost_until is None and not loan.recover:
                 return
@@ -201,6 +229,7 @@ class InFlight:
 
     def still_held(self, queue: QueueRef, messages: Sequence[Held]) -> list[bool]:
         """Whether each is held by the very receipt that ``held`` or ``admit`` gave."""
+        self._check_process()
         with self._lock:
             table = self._tables.get(queue, {})
             known = set(self._known(table, messages))
@@ -208,18 +237,21 @@ class InFlight:
 
     def forget(self, queue: QueueRef, messages: Iterable[Held]) -> None:
         """These are settled, or lost: they are held no more."""
+        self._check_process()
         with self._lock:
             table = self._tables.get(queue, {})
             self._take_out(table, self._known(table, messages))
 
-    def forget_all(self, queue: QueueRef) -> None:
-        """Nothing of this queue is held any more: it was purged, or deleted."""
+    def all_held(self, queue: QueueRef) -> list[Held]:
+        """All of a queue that is in the table."""
+        self._check_process()
         with self._lock:
             table = self._tables.get(queue, {})
-            self._take_out(table, list(table))
+            return [Held(i, batch.receipts[i]) for i, batch in table.items()]
 
     def renew(self, queue: QueueRef, messages: Sequence[Held], lease: float) -> None:
         """The leases of these begin anew."""
+        self._check_process()
         with self._lock:
             ends = self._expire() + lease
             table = self._tables.get(queue, {})
@@ -246,8 +278,9 @@ class InFlight:
         ]
 
     def _enter(self, table: dict[str, Batch], batch: Batch) -> None:
-        table.update(dict.fromkeys(batch.receipts, batch))
+        # In this order, so that Ctrl-C in between leaves nothing in a table that never expires.
         self._batches[batch] = None
+        table.update(dict.fromkeys(batch.receipts, batch))
         self._live += len(batch.receipts)
         if batch.suspect:
             self._suspects.append(batch)
@@ -262,7 +295,7 @@ class InFlight:
             else:
                 self._live -= 1
             if not receipts:
-                del (self._lapsed if batch.lapsed else self._batches)[batch]
+                (self._lapsed if batch.lapsed else self._batches).pop(batch, None)
 
     def _held_on(self, queue: QueueRef, lane: str) -> list[str]:
         batches = [*self._batches, *self._lapsed]
@@ -271,25 +304,44 @@ class InFlight:
 
     # --- suspects
 
-    def must_pause(self) -> bool:
-        """Whether to receive nothing for now: a suspect is held, or waits for us to be empty."""
+    def must_pause(self, queue: QueueRef) -> bool:
+        """Whether to receive nothing of this queue for now: a suspect is held, or one of some
+        queue waits for us to be empty."""
         self._check_process()
-        if not self._suspects and not self._starved:
+        if not self._suspects and not self._waiting:
             return False
         with self._lock:
             now = self._expire()
-            return self._holds_suspect(now) or (self._starved and self._live > 0)
+            if (waiting := self._waiting.get(queue)) is not None:
+                waiting.asked = now
+            return self._holds_suspect(now) or (self._live > 0 and self._is_starved(now))
 
-    def saw_suspects(self, waiting: bool, patience: float) -> None:
+    def saw_suspects(self, queue: QueueRef, waiting: bool, patience: float) -> None:
         """Suspects were (not) left waiting. After ``patience`` seconds of it, drain for them."""
         with self._lock:
             now = self._clock.monotonic()
             if not waiting:
-                self._waiting_since = None
-            elif self._waiting_since is None:
-                self._waiting_since = now
-            since = self._waiting_since
-            self._starved = since is not None and now - since > patience
+                self._waiting.pop(queue, None)
+                return
+            seen = self._waiting.setdefault(queue, Waiting(now, now, patience))
+            seen.asked, seen.patience, seen.starved = now, patience, now - seen.since > patience
+
+    def _may_be_alone(self, queue: QueueRef, now: float) -> bool:
+        """Whether a receive of this queue may be given a suspect: one at a time, if nothing is
+        held; and not of a queue that has none, while those of others wait."""
+        if self._live or (self._alone is not None and self._alone() is not None):
+            return False
+        return not self._waiting or queue in self._waiting or not self._minded(now)
+
+    def _is_starved(self, now: float) -> bool:
+        return any(waiting.starved for waiting in self._minded(now))
+
+    def _minded(self, now: float) -> list[Waiting]:
+        """Suspects of queues that we ask for messages; others look after the rest."""
+        self._waiting = {
+            q: w for q, w in self._waiting.items() if now - w.asked <= max(w.patience, MINDED)
+        }
+        return list(self._waiting.values())
 
     def _holds_suspect(self, now: float) -> bool:
         self._suspects = [b for b in self._suspects if b.receipts and b.ends > now]
@@ -309,6 +361,8 @@ class InFlight:
             batch.lapsed = True
             self._live -= len(batch.receipts)
             self._lapsed_left += len(batch.receipts)
+        if not self._batches:
+            self._live = 0  # exactly, whatever Ctrl-C came between
         while self._lapsed_left > LAPSED_KEPT:
             batch = next(iter(self._lapsed))
             self._take_out(self._tables[batch.queue], list(batch.receipts))

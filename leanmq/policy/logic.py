@@ -67,6 +67,8 @@ class QueueLogic(Sending, Looping):
                 queue=self.ref.name,
             )
         yield from self.core.open()
+        inflight, dead = self.core.inflight, QueueRef(self.ref.name, True)
+        held = {ref: inflight.all_held(ref) for ref in (self.ref, dead)}
         patience = self.core.patience()
         doubt = False
         while True:
@@ -83,8 +85,8 @@ class QueueLogic(Sending, Looping):
                 queue=self.ref.name,
             )
         self.core.forget(self.ref)
-        self.core.inflight.forget_all(self.ref)
-        self.core.inflight.forget_all(QueueRef(self.ref.name, True))
+        for ref, messages in held.items():
+            inflight.forget(ref, messages)
         return dropped.existed or doubt  # an earlier try may have deleted it
 
 

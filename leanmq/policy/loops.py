@@ -38,12 +38,15 @@ class Looping(Receiving, Settling):
 
     def _consume(self, count: int, timeout: Seconds | None) -> Loop:
         waiting: Waiting = []
+        lease = 0.0
         try:
             while True:
                 if waiting:
-                    waiting = yield from self._keep(waiting)
+                    waiting, lease = yield from self._keep(waiting, lease)
                 else:
                     messages = yield from self.receive(count, True, timeout)
+                    if messages:
+                        lease = messages[0].lease_until - self.core.clock.time()
                     held = self.core.inflight.held(self.ref, [m.id for m in messages])
                     waiting = list(zip(messages, held, strict=True))
                     if not waiting and timeout is not None:
@@ -56,21 +59,21 @@ class Looping(Receiving, Settling):
             with _kept_back(self.ref.name, len(waiting)):
                 yield from self._give_back(waiting)
 
-    def _keep(self, waiting: Waiting) -> Steps[Waiting]:
+    def _keep(self, waiting: Waiting, lease: float) -> Steps[tuple[Waiting, float]]:
         """Received messages whose turn has not come, without those that were lost meanwhile.
 
-        Once half of the lease has passed, it is renewed.
+        Once half of the lease has passed, it is renewed: for as long as the queue has it now.
         """
+        self.core.check_open()
         clock = self.core.clock
-        known = yield from self.core.declare(self.ref, self.asked)
-        lease = known.settings.lease or 0.0
         if waiting[0][0].lease_until - clock.time() > lease / 2:
-            return waiting if self._ours(waiting[:1]) else waiting[1:]
-        yield from self.extend([message for message, _ in self._ours(waiting)])
+            return (waiting if self._ours(waiting[:1]) else waiting[1:]), lease
+        _, lease = yield from self.renew([message for message, _ in self._ours(waiting)])
         until = clock.time() + lease
-        return [
+        renewed = [
             (replace(message, lease_until=until), held) for message, held in self._ours(waiting)
         ]
+        return renewed, lease
 
     def _give_back(self, waiting: Waiting) -> Steps[None]:
         """Release what waits for its turn no more."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Final, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 from msgspec.structs import replace
@@ -26,6 +27,7 @@ from leanmq.errors import QueueNotFoundError, UnreachableError
 from leanmq.policy import events
 from leanmq.policy.base import QueuePolicy, chunks
 from leanmq.policy.encoding import UndecodableError, readable
+from leanmq.policy.inflight import Loan
 from leanmq.policy.names import MAX_COUNT, check_count, ids_of, wait_of
 from leanmq.policy.steps import Ask, Sleep, Steps
 from leanmq.policy.terms import headers_of, reason_of
@@ -41,6 +43,9 @@ PAUSE = 0.02
 
 FOREIGN_PAUSE = 10.0
 """Seconds for which a message of a later version is put back."""
+
+Content: TypeAlias = tuple[Any, Mapping[str, Any]]
+"""Payload and headers of a message."""
 
 _STATES: Final[dict[State, Literal["ready", "in_flight", "delayed"]]] = {
     State.READY: "ready",
@@ -66,7 +71,7 @@ class Receiving(QueuePolicy):
         while True:
             core.check_open()
             left = ends - clock.monotonic()
-            if core.inflight.must_pause():
+            if core.inflight.must_pause(self.ref):
                 if left <= 0:
                     return []
                 yield Sleep(min(left, PAUSE))
@@ -91,47 +96,54 @@ class Receiving(QueuePolicy):
         self, count: int, wait: float, waited: bool
     ) -> Steps[tuple[Exchanged, list[Message[Any]]]]:
         inflight, clock = self.core.inflight, self.core.clock
-        loan = inflight.borrow(self.ref)
-        request = Receive(
-            self.ref,
-            loan.consumer,
-            count,
-            loan.alone,
-            loan.recover,
-            loan.held,
-            loan.brisk,
-            waited=waited,
-        )
+        loan: Loan | None = None
         lost, told = True, False
-        admitted: Sequence[Delivery] = ()
+        good: Sequence[Delivery] = ()
         try:
+            loan = inflight.borrow(self.ref)
+            request = Receive(
+                self.ref,
+                loan.consumer,
+                count,
+                loan.alone,
+                loan.recover,
+                loan.held,
+                loan.brisk,
+                waited=waited,
+            )
             result: Exchanged = yield Ask("exchange", Exchange((), (request,), wait))
-            good, payloads, bad = self._decode(result.deliveries)
+            good, contents, bad = self._decode(result.deliveries)
             admitted, back = inflight.admit(loan, good, result.lease)
             if result.calm or not result.deliveries:
                 inflight.calm(self.ref, clock.monotonic() + result.calm)
-                inflight.saw_suspects(result.suspects, patience=result.lease)
+                inflight.saw_suspects(self.ref, result.suspects, patience=result.lease)
             if back or bad:
                 yield from self._send_back(back, bad)
             if bad and not admitted:  # they are out of the way: there may be others behind them
                 result = replace(result, more=True)
+            if len(admitted) < len(good):
+                taken = {d.id for d in admitted}
+                contents = [c for d, c in zip(good, contents, strict=True) if d.id in taken]
+            if not loan.brisk or events.closely():
+                _log(self.ref.name, result, admitted)
+            messages = self._messages(admitted, contents, clock.time() + result.lease)
             lost, told = result.lost, True
+            return result, messages
         except QueueNotFoundError as error:
             lost = error.in_doubt
             raise
         finally:
-            if admitted and not told:
-                inflight.forget(self.ref, [Held(d.id, d.receipt) for d in admitted])
-            until = clock.monotonic() + SLICE + 1.0 if lost else None
-            inflight.give_back(loan, lost_until=until)
-        if len(admitted) < len(good):
-            taken = {d.id for d in admitted}
-            payloads = [p for d, p in zip(good, payloads, strict=True) if d.id in taken]
-        leased = self.core.clock.time() + result.lease
+            if good and not told:
+                inflight.forget(self.ref, [Held(d.id, d.receipt) for d in good])
+            if loan is not None:
+                until = clock.monotonic() + SLICE + 1.0 if lost else None
+                inflight.give_back(loan, lost_until=until)
+
+    def _messages(
+        self, deliveries: Sequence[Delivery], contents: Sequence[Content], leased: float
+    ) -> list[Message[Any]]:
         queue = self.ref.name
-        if not loan.brisk or events.closely():
-            _log(queue, result, admitted)
-        return result, [
+        return [
             Message(
                 d.id,
                 payload,
@@ -140,13 +152,13 @@ class Receiving(QueuePolicy):
                 leased,
                 d.error,
                 d.key,
-                headers_of(d.headers),
+                headers,
                 d.label,
                 d.failures,
                 d.redrives,
                 queue,
             )
-            for d, payload in zip(admitted, payloads, strict=True)
+            for d, (payload, headers) in zip(deliveries, contents, strict=True)
         ]
 
     def _send_back(
@@ -183,33 +195,47 @@ class Receiving(QueuePolicy):
 
     def _decode(
         self, deliveries: Sequence[Delivery]
-    ) -> tuple[Sequence[Delivery], list[Any], list[tuple[Delivery, str]]]:
-        """Deliveries that can be read, their payloads, and the others with the reason.
+    ) -> tuple[Sequence[Delivery], list[Content], list[tuple[Delivery, str]]]:
+        """Deliveries that can be read, what they hold, and the others with the reason.
 
         All dead letters can be read: those that are not JSON come as bytes.
         """
         codec = self.codec
         if not any(d.foreign for d in deliveries):
             try:
-                return deliveries, codec.decode_all([d.body for d in deliveries]), []
+                payloads = codec.decode_all([d.body for d in deliveries])
+                headers = [headers_of(d.headers) for d in deliveries]
+                return deliveries, list(zip(payloads, headers, strict=True)), []
             except UndecodableError:
                 pass
-        good, payloads, bad = [], [], []
+        good, contents, bad = [], [], []
         for delivery in deliveries:
             if delivery.foreign:
                 events.foreign(self.ref.name, delivery.id)
                 bad.append((delivery, "foreign"))
                 continue
             try:
-                payload = codec.decode(delivery.body)
+                content = codec.decode(delivery.body), headers_of(delivery.headers)
             except UndecodableError as error:
                 if not self.ref.dead:
                     bad.append((delivery, reason_of(f"undecodable: {error}")))
                     continue
-                payload = readable(delivery.body)
+                content = self._readable(delivery)
             good.append(delivery)
-            payloads.append(payload)
-        return good, payloads, bad
+            contents.append(content)
+        return good, contents, bad
+
+    def _readable(self, delivery: Delivery) -> Content:
+        """What a delivery holds, as far as it can be read: else its body, and no headers."""
+        payload: Any
+        headers: Mapping[str, Any] = {}
+        try:
+            payload = self.codec.decode(delivery.body)
+        except UndecodableError:
+            payload = readable(delivery.body)
+        with suppress(UndecodableError):
+            headers = headers_of(delivery.headers)
+        return payload, headers
 
     # --- looking
 
@@ -229,10 +255,7 @@ class Receiving(QueuePolicy):
 
     def _stored(self, stored: Stored, now: float) -> StoredMessage[Any]:
         d = stored.delivery
-        try:
-            payload = self.codec.decode(d.body)
-        except UndecodableError:
-            payload = readable(d.body)
+        payload, headers = self._readable(d)
         return StoredMessage(
             d.id,
             payload,
@@ -241,7 +264,7 @@ class Receiving(QueuePolicy):
             now + stored.until if stored.state is State.IN_FLIGHT else 0.0,
             d.error,
             d.key,
-            headers_of(d.headers),
+            headers,
             d.label,
             d.failures,
             d.redrives,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
 import attrs
@@ -64,15 +66,21 @@ class Settling(QueuePolicy):
             if not held:
                 self.core.check_open()
                 continue
-            request = Exchange((Settlement(self.ref, verb, held, seconds, reason),))
-            standings, doubt = yield from self._on_held("exchange", request, held)
+
+            def request(messages: Sequence[Held]) -> Exchange:
+                return Exchange((Settlement(self.ref, verb, messages, seconds, reason),))
+
+            uncounted = verb is Verb.RELEASE
+            standings, doubt = yield from self._on_held(
+                "exchange", request, held, uncounted=uncounted
+            )
             if verb is Verb.DELETE:
                 self.core.inflight.forget(self.ref, self.core.inflight.held(self.ref, chunk))
             else:
                 self.core.inflight.forget(self.ref, held)
             if verb is not Verb.ACKNOWLEDGE:  # it may come again before what is new
                 self.core.inflight.calm(self.ref, 0.0)
-            _log(request.settle[0], standings)
+            _log(request(held).settle[0], standings)
             done += standings.count(Standing.DONE)
             if done < len(ids):
                 done += standings.count(Standing.BURIED)
@@ -102,7 +110,7 @@ class Settling(QueuePolicy):
         for chunk in chunks(ids, MAX_COUNT):
             held = self._held(chunk, by_id)
             yield from self.core.declare(target.ref, target.asked)
-            redrive = Redrive(self.ref, held, name)
+            redrive = partial(Redrive, self.ref, destination=name)
             standings, doubt = yield from self._on_held("redrive", redrive, held, target.ref)
             moved = [
                 h
@@ -126,29 +134,35 @@ class Settling(QueuePolicy):
     def purge(self) -> Steps[int]:
         """Delete all that is there."""
         yield from self.core.declare(self.ref, self.asked)
+        held = self.core.inflight.all_held(self.ref)  # not what is received meanwhile
         try:
             purged: Purged = yield from self.core.persist("purge", Purge(self.ref))
         except QueueNotFoundError:
             self.core.forget(self.ref)
             return 0
-        self.core.inflight.forget_all(self.ref)
+        self.core.inflight.forget(self.ref, held)
         return purged.count
 
     def extend(self, messages: MessageRefs) -> Steps[int]:
         """Renew leases; what was lost is held no more."""
-        done = 0
+        done, _ = yield from self.renew(messages)
+        return done
+
+    def renew(self, messages: MessageRefs) -> Steps[tuple[int, float]]:
+        """See ``extend``. How many, and for how many seconds."""
+        done, lease = 0, math.inf
         for chunk in chunks(ids_of(messages), MAX_COUNT):
             held = [h for h in self.core.inflight.held(self.ref, chunk) if h.receipt is not None]
             if not held:
                 continue
-            request = Extend(self.ref, held)
+            request = partial(Extend, self.ref)
             standings, _ = yield from self._on_held("extend", request, held)
             alive = [h for h, s in zip(held, standings.standings, strict=True) if not s]
             gone = [h for h, s in zip(held, standings.standings, strict=True) if s]
             self.core.inflight.renew(self.ref, alive, standings.lease)
             self.core.inflight.forget(self.ref, gone)
-            done += len(alive)
-        return done
+            done, lease = done + len(alive), min(lease, standings.lease)
+        return done, lease
 
     def _held(self, ids: list[str], by_id: Collection[str]) -> list[Held]:
         """What can be settled of these: what is held; what is not, only by its id.
@@ -160,19 +174,37 @@ class Settling(QueuePolicy):
         return [h for h in held if h.receipt is not None or h.id in by_id]
 
     def _on_held(
-        self, method: str, request: object, held: Sequence[Held], target: QueueRef | None = None
+        self,
+        method: str,
+        request: Callable[[Sequence[Held]], object],
+        held: Sequence[Held],
+        target: QueueRef | None = None,
+        *,
+        uncounted: bool = False,
     ) -> Steps[Any]:
-        """The answer, and whether an earlier try may have been carried out."""
+        """The answer, and whether an earlier try may have been carried out.
+
+        What is ``uncounted`` leaves a message such that the next delivery has an equal receipt: a
+        repeat leaves out what another thread of this client has received since.
+        """
+        asked = held
         yield from self.core.declare(self.ref, self.asked)
         patience = self.core.patience()
         doubt = False
         while True:
             self.core.check_open()
             try:
-                answer: Exchanged | Extended | Redriven = yield Ask(method, request)
+                answer: Exchanged | Extended | Redriven = yield Ask(method, request(asked))
             except UnreachableError as error:
                 doubt = doubt or error.in_doubt
                 yield patience.pause(error)
+                if doubt and uncounted:
+                    still = self.core.inflight.still_held(self.ref, asked)
+                    asked = [
+                        h for h, ours in zip(asked, still, strict=True) if ours or h.receipt is None
+                    ]
+                    if not asked:
+                        return [Standing.DONE] * len(held), doubt
             except QueueNotFoundError as error:
                 doubt = doubt or error.in_doubt
                 if target is not None:  # one of the two was deleted: which one, nobody says
@@ -185,7 +217,10 @@ class Settling(QueuePolicy):
                 return (Extended(gone, 0.0) if method == "extend" else gone), doubt
             else:
                 if isinstance(answer, Exchanged):
-                    return answer.settled[0], doubt
+                    if asked is held:
+                        return answer.settled[0], doubt
+                    found = dict(zip((h.id for h in asked), answer.settled[0], strict=True))
+                    return [found.get(h.id, Standing.DONE) for h in held], doubt
                 return (answer.standings if isinstance(answer, Redriven) else answer), doubt
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from leanmq.api import Moment, Outgoing, Seconds
 from leanmq.backends.protocol import Terms
 from leanmq.errors import MessageError
-from leanmq.policy.encoding import encode
+from leanmq.policy.encoding import UndecodableError, encode
 
 __all__ = ["MAX_HEADERS", "MAX_MILLISECONDS", "REASON_KEPT", "headers_of", "reason_of", "terms_of"]
+
+_HEADERS: Final = msgspec.json.Decoder(dict[str, Any])
 
 MAX_NAME = 1_024
 """Bytes of a key, a message_id or a dedup_id."""
@@ -80,11 +82,13 @@ def terms_of(outgoing: Outgoing[Any], now: float) -> Terms | None:
 
 
 def headers_of(raw: bytes | None) -> Mapping[str, Any]:
-    """Headers as they were sent."""
+    """Headers as they were sent; raises UndecodableError if they are no JSON object."""
     if raw is None:
         return {}
-    found: Mapping[str, Any] = msgspec.json.decode(raw)
-    return found
+    try:
+        return _HEADERS.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise UndecodableError(f"{len(raw)} bytes of headers that are no JSON object") from error
 
 
 def reason_of(reason: object) -> str:

@@ -191,6 +191,24 @@ async def test_leases_are_renewed_on_servers_too(mq: Client) -> None:
     assert ends[1] > ends[0] + 1.0
 
 
+async def test_a_lease_that_others_made_shorter_is_renewed_for_no_longer(
+    mq: Client, harness: Harness
+) -> None:
+    queue = mq.queue("short", lease=600)
+    await queue.send_messages(range(4))
+    await harness.client().update_queue("short", lease=20)
+    got: list[int] = []
+
+    async for message in queue.consume(count=4, timeout=0.05):
+        got.append(message.data)
+        assert message.lease_until < time.time() + 60
+        if harness.subject in IN_MEMORY:
+            harness.advance(11)  # more than half of the new lease
+        assert await queue.acknowledge_messages(message) == 1
+
+    assert sorted(got) == list(range(4))
+
+
 async def test_messages_that_were_lost_while_they_waited_are_not_yielded(
     mq: Client, harness: Harness
 ) -> None:

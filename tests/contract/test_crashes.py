@@ -11,6 +11,7 @@ import pytest
 
 from leanmq import AsyncQueue, Message
 from tests.contract.harness import IN_MEMORY, Client, Harness, drain, eventually
+from tests.contract.test_receiving import until_waiting
 
 
 async def test_a_waiting_consumer_takes_over_from_the_dead(mq: Client, harness: Harness) -> None:
@@ -138,6 +139,26 @@ async def test_a_client_that_holds_a_suspect_receives_nothing_more(
 
     assert await consumer.acknowledge_messages(suspect) == 1
     assert [m.data for m in await consumer.get_messages(timeout=5)] == ["healthy"]
+
+
+async def test_a_suspect_comes_though_its_client_waits_for_another_queue_too(
+    mq: Client, harness: Harness
+) -> None:
+    await mq.queue("suspects", lease=0.5).send_message("suspect")
+    for _ in range(2):
+        victim = harness.client().queue("suspects")
+        assert await victim.get_messages(timeout=5)
+    client = harness.client()
+    empty = client.queue("empty")
+    waiting = asyncio.create_task(empty.get_messages(block=True, timeout=40))
+    await until_waiting(empty, waiting)
+
+    messages = await client.queue("suspects").get_messages(timeout=20)
+
+    assert [(m.data, m.delivery_count) for m in messages] == [("suspect", 3)]
+    await client.queue("suspects").acknowledge_messages(messages)
+    await mq.queue("empty").send_message("end")
+    assert [m.data for m in await waiting] == ["end"]
 
 
 async def test_explicit_retries_make_no_suspect(queue: AsyncQueue) -> None:

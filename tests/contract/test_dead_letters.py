@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from leanmq import AsyncQueue, QueueError
-from tests.contract.harness import Client, Harness, eventually
+from tests.contract.harness import Client, Harness, drain, eventually
 
 
 async def test_a_message_is_handed_out_max_deliveries_times_then_dead(mq: Client) -> None:
@@ -138,6 +138,26 @@ async def test_a_dead_letter_queue_has_no_dead_letters(queue: AsyncQueue) -> Non
         await dlq.move_to_dlq(dead)
 
     assert await dlq.acknowledge_messages(dead) == 1
+
+
+async def test_headers_that_nobody_can_decode_cost_their_message_alone(
+    queue: AsyncQueue, harness: Harness
+) -> None:
+    await queue.send_message("fine", headers={"a": 1})
+    for headers in ("{not json", "[1]"):
+        await harness.inject("orders", b'"data"', h=headers)
+    got = [(m.data, dict(m.headers)) for m in await queue.get_messages(timeout=5)]
+
+    async def died() -> bool:
+        got.extend((m.data, dict(m.headers)) for m in await queue.get_messages())
+        return (await queue.dlq.get_info()).message_count == 2
+
+    await eventually(died, within=5)
+    assert got == [("fine", {"a": 1})]
+    for dead in [*await queue.dlq.peek_messages(), *await drain(queue.dlq, 2)]:
+        assert (dead.data, dict(dead.headers)) == ("data", {})
+        assert dead.error is not None
+        assert "of headers that are no JSON" in dead.error
 
 
 async def test_what_nobody_can_decode_becomes_a_dead_letter_with_its_bytes(

@@ -6,7 +6,7 @@ import os
 import secrets
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 
@@ -155,10 +155,10 @@ def test_a_suspect_is_handed_out_alone(inflight: InFlight) -> None:
     suspect = delivery("s", suspect=True)
 
     assert received(inflight, suspect, delivery("a")) == (["s"], ["a"])
-    assert inflight.must_pause()
+    assert inflight.must_pause(ORDERS)
     assert received(inflight, delivery("b"), queue=OTHERS) == ([], ["b"])
     inflight.forget(ORDERS, inflight.held(ORDERS, ["s"]))
-    assert not inflight.must_pause()
+    assert not inflight.must_pause(ORDERS)
     assert received(inflight, delivery("b")) == (["b"], [])
 
 
@@ -166,7 +166,7 @@ def test_a_suspect_that_meets_a_message_in_flight_goes_back(inflight: InFlight) 
     assert received(inflight, delivery("a"), queue=OTHERS) == (["a"], [])
 
     assert received(inflight, delivery("s", suspect=True)) == ([], ["s"])
-    assert not inflight.must_pause()
+    assert not inflight.must_pause(ORDERS)
 
 
 def test_a_suspect_pauses_its_client_no_longer_than_its_lease(
@@ -174,29 +174,104 @@ def test_a_suspect_pauses_its_client_no_longer_than_its_lease(
 ) -> None:
     received(inflight, delivery("s", suspect=True), lease=10)
     clock.now += 9
-    assert inflight.must_pause()
+    assert inflight.must_pause(ORDERS)
     clock.now += 2
 
-    assert not inflight.must_pause()
+    assert not inflight.must_pause(ORDERS)
 
 
 def test_a_busy_client_pauses_for_suspects_that_waited_too_long(
     inflight: InFlight, clock: FakeClock
 ) -> None:
     received(inflight, delivery("a"), lease=100)
-    inflight.saw_suspects(True, patience=30)
+    inflight.saw_suspects(ORDERS, True, patience=30)
     clock.now += 20
-    inflight.saw_suspects(True, patience=30)
-    assert not inflight.must_pause()
+    inflight.saw_suspects(ORDERS, True, patience=30)
+    assert not inflight.must_pause(ORDERS)
     clock.now += 20
-    inflight.saw_suspects(True, patience=30)
-    assert inflight.must_pause()
+    inflight.saw_suspects(ORDERS, True, patience=30)
+    assert inflight.must_pause(ORDERS)
 
     inflight.forget(ORDERS, inflight.held(ORDERS, ["a"]))
-    assert not inflight.must_pause()
-    inflight.saw_suspects(False, patience=30)
+    assert not inflight.must_pause(ORDERS)
+    inflight.saw_suspects(ORDERS, False, patience=30)
     received(inflight, delivery("b"))
-    assert not inflight.must_pause()
+    assert not inflight.must_pause(ORDERS)
+
+
+def test_suspects_of_one_queue_wait_as_long_whatever_another_queue_has(
+    inflight: InFlight, clock: FakeClock
+) -> None:
+    received(inflight, delivery("a"), lease=100)
+    for _ in range(3):
+        inflight.saw_suspects(ORDERS, True, patience=30)
+        inflight.saw_suspects(OTHERS, False, patience=30)
+        clock.now += 20
+    inflight.saw_suspects(ORDERS, True, patience=30)
+    inflight.saw_suspects(OTHERS, False, patience=30)
+
+    assert inflight.must_pause(OTHERS)
+    assert inflight.must_pause(ORDERS)
+
+
+def test_suspects_of_a_queue_that_is_asked_for_nothing_more_hold_nothing_up(
+    inflight: InFlight, clock: FakeClock
+) -> None:
+    received(inflight, delivery("a"), lease=1_000)
+    for _ in range(2):
+        inflight.saw_suspects(ORDERS, True, patience=30)
+        clock.now += 31
+    inflight.saw_suspects(ORDERS, True, patience=30)
+    assert inflight.must_pause(OTHERS)
+    clock.now += 31
+
+    assert not inflight.must_pause(OTHERS)
+    assert len(inflight) == 1
+    inflight.forget(ORDERS, inflight.held(ORDERS, ["a"]))
+    assert inflight.borrow(OTHERS).alone
+
+
+def test_a_queue_without_suspects_leaves_the_turn_to_one_that_has_some(inflight: InFlight) -> None:
+    inflight.saw_suspects(ORDERS, True, patience=30)
+
+    idle, its = inflight.borrow(OTHERS), inflight.borrow(ORDERS)
+
+    assert (idle.alone, its.alone) == (False, True)
+    inflight.give_back(its, lost_until=None)
+    inflight.saw_suspects(ORDERS, False, patience=30)
+    assert inflight.borrow(OTHERS).alone
+
+
+def test_a_receive_that_ctrl_c_cut_off_leaves_the_turn_to_the_next_one(inflight: InFlight) -> None:
+    loan = inflight.borrow(ORDERS)
+    assert loan.alone
+    del loan  # nobody gives it back
+
+    assert inflight.borrow(ORDERS).alone
+
+
+@pytest.mark.parametrize("call", ["forget", "renew", "all_held", "still_held", "give_back"])
+def test_a_forked_child_waits_for_no_thread_of_its_parent(
+    inflight: InFlight, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    received(inflight, delivery("a"))
+    held = inflight.held(ORDERS, ["a"])
+    loan = inflight.borrow(ORDERS)
+    calls: dict[str, Callable[[], object]] = {
+        "forget": lambda: inflight.forget(ORDERS, held),
+        "renew": lambda: inflight.renew(ORDERS, held, 10.0),
+        "all_held": lambda: inflight.all_held(ORDERS),
+        "still_held": lambda: inflight.still_held(ORDERS, held),
+        "give_back": lambda: inflight.give_back(loan, lost_until=None),
+    }
+    child = os.getpid() + 1
+    with inflight._lock, ThreadPoolExecutor(1) as pool:  # by a thread that the child has not
+        monkeypatch.setattr(os, "getpid", lambda: child)
+        done = pool.submit(calls[call])
+        assert not wait([done], 10).not_done
+
+    assert done.result() in (None, [], [False])
+    assert len(inflight) == 0
 
 
 def test_a_forked_child_starts_with_a_name_and_a_table_of_its_own(

@@ -425,7 +425,7 @@ class StreamOperations:
         blocking = (*_read(request), "BLOCK", milliseconds(wait), "STREAMS", keys.stream, ">")
         outcomes = yield Call((blocking,), keys.stream, idempotent=True, block=wait)
         fresh = replies.entries(refusals.value(outcomes[0], request.queue.name))
-        return replies.read(fresh, request, result.lease)
+        return replies.read(fresh, request, result.lease) if fresh else result
 
     def looks(
         self, requests: Sequence[Receive], keys: Sequence[StreamKeys]
