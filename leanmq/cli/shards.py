@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -163,11 +163,11 @@ def plan(queue: str, added: Sequence[str], removed: Sequence[str], weighed: Sequ
 
     if not (added or removed or weighed):
         raise click.UsageError("say what shall change: --add, --remove or --weight")
-    new = dict(map(_addition, added))
+    new = _once("--add", map(_addition, added))
     session = Session.current()
     with session.client() as mq:
         placement, stats = _look(mq, queue)
-    weights = _weights(placement, new, removed, dict(map(_weighing, weighed)))
+    weights = _weights(placement, new, removed, _once("--weight", map(_weighing, weighed)))
     try:
         after = planned(placement.where, weights)
     except ValueError as error:
@@ -325,6 +325,15 @@ def _weighing(text: str) -> tuple[str, float]:
     return name, float(weight)
 
 
+def _once(option: str, pairs: Iterable[tuple[str, float]]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for name, weight in pairs:
+        if name in found:
+            raise click.UsageError(f"{option} {name!r} is given twice; give it once")
+        found[name] = weight
+    return found
+
+
 def _is_number(text: str) -> bool:
     try:
         float(text)
@@ -346,6 +355,11 @@ def _weights(
         if weights.pop(name, None) is None:
             raise click.UsageError(f"--remove {name!r}: there is no such node; there are {there}")
     for name in added:
+        if name in removed:
+            raise click.UsageError(
+                f"--add {name!r}: a node of this name is removed, and its shards stay on the old "
+                "one; give the new node another name"
+            )
         if name in weights:
             raise click.UsageError(f"--add {name!r}: there is a node of this name; choose another")
     weights |= added

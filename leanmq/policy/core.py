@@ -166,6 +166,9 @@ class ClientCore:
             )
 
     def _learn(self, name: str, known: Declared) -> None:
+        before = self._remembered.get(name)
+        if before is not None and before.shards != known.settings.shards:  # it was made anew
+            self._agreed = {pair for pair in self._agreed if pair[0] != name}
         self._declared[name] = known
         self._remembered[name] = known.settings
 

@@ -6,13 +6,20 @@ mostly nobody waits on it before its result is there.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED, FINISHED, PENDING, RUNNING
-from typing import Any, cast
+from typing import Any, Final, cast
 
 __all__ = ["Promise"]
+
+
+_TAKEN: Final = object()
+"""In place of a lock: the result came before anybody looked, and needs none."""
+
+_log: Final = logging.getLogger("concurrent.futures")
 
 
 class _AtFirstUse:
@@ -28,18 +35,31 @@ class _AtFirstUse:
         return future.__dict__.setdefault(self._name, self._make())
 
 
+class _Condition:
+    """The condition of a promise, made when somebody looks at it."""
+
+    def __get__(self, future: Any, owner: type) -> Any:
+        its = future.__dict__
+        found = its.get("_lock") or its.setdefault("_lock", threading.Condition())
+        if found is _TAKEN:
+            future._state = FINISHED  # its result is there; who has set it may be about to say so
+            found = its.get("_late") or its.setdefault("_late", threading.Condition())
+        return found
+
+
 class Promise(Future[str]):
     """A future whose condition is made at its first use.
 
     Whoever waits, cancels or adds a callback takes the condition first, and looks at the state
-    after that; we set the state first, and look for a condition after that. So one of both sees
-    the other, and without a condition there is nobody to be told.
+    under it. Whoever sets the result takes the place of the condition, if nobody has made one:
+    then there is nobody to be told, and who comes later finds the promise finished. Else the
+    state changes under the condition, as that of any future does.
     """
 
     _state = PENDING
     _result: str | None = None
     _exception: BaseException | None = None
-    _condition = cast("threading.Condition", _AtFirstUse(threading.Condition))
+    _condition = cast("threading.Condition", _Condition())
     _waiters = cast("list[Any]", _AtFirstUse(list))
     _done_callbacks = cast("list[Any]", _AtFirstUse(list))
 
@@ -50,7 +70,7 @@ class Promise(Future[str]):
         """See ``Future``."""
         state = self.__dict__
         state.setdefault("_state", RUNNING)  # unless it was cancelled
-        if "_condition" not in state:
+        if "_lock" not in state:
             return True
         with self._condition:
             if self._state == CANCELLED:
@@ -69,14 +89,19 @@ class Promise(Future[str]):
         self._finish()
 
     def _finish(self) -> None:
-        self._state = FINISHED
-        if "_condition" not in self.__dict__:
+        if self.__dict__.setdefault("_lock", _TAKEN) is _TAKEN:
+            self._state = FINISHED
             return
         with self._condition:
+            self._state = FINISHED
             for waiter in self._waiters:
                 if self._exception is None:
                     waiter.add_result(self)
                 else:
                     waiter.add_exception(self)
             self._condition.notify_all()
-        self._invoke_callbacks()  # type: ignore[attr-defined]  # of Future
+        for callback in self._done_callbacks:
+            try:
+                callback(self)
+            except BaseException:  # noqa: BLE001  # the caller settles other promises, too
+                _log.exception("exception calling callback for %r", self)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Generator
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 import msgspec
 
@@ -79,6 +79,14 @@ def iterate(loop: Loop, backend: Backend) -> Generator[Any, None]:
             step = _go_on(loop, None, raised)
     except StopIteration:
         return
+    except BaseException as error:
+        if getattr(loop, "gi_frame", None) is None:
+            raise
+        # Ctrl-C between two steps: what the policy has in hand it gives back.
+        give_back = cast("Steps[None]", loop)  # it hands out nothing more
+        step = give_back.throw(error)
+        while True:
+            step = _go_on(give_back, *_carry_out(step, backend))
 
 
 async def drive_async(steps: Steps[T], backend: AsyncBackend) -> T:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from leanmq.backends.protocol import (
     Declare,
@@ -199,6 +200,15 @@ class Balancing(Spreading):
             else:
                 taking.succeeded()
         return refusing
+
+    def transacted(self, node: Node, sends: Sequence[SendBatch], answer: Any) -> None:
+        """See ``Spreading.transacted``: it is counted as sends are."""
+        for batch in sends:
+            if isinstance(answer, LeanMQError):
+                self.tally.failed(node.name, len(batch.messages), answer)
+            else:
+                self.tally.sent(node.name, len(batch.messages))
+                self.strategy.sent(batch.queue.name, node.name, len(batch.messages))
 
     def _none_left(self, places: Places, results: Results, route: Route) -> None:
         """Every target refuses: the message keeps the last refusal, if it got one."""

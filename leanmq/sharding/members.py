@@ -16,6 +16,7 @@ __all__ = [
     "Member",
     "NodeOf",
     "TargetOf",
+    "check_apart",
     "members_of",
     "prefix_of",
     "targets_of",
@@ -79,6 +80,29 @@ def members_of(
     return [_member(name, node, options, asynchronous) for name, node in nodes.items()]
 
 
+def check_apart(members: Iterable[Member]) -> None:
+    """Raises ValueError if two nodes are one deployment, as far as their addresses tell.
+
+    A router that writes its nodes' ids down finds that out by these.
+    """
+    known: dict[object, Member] = {}
+    for member in members:
+        other = known.setdefault(_where(member), member)
+        if other is not member:
+            raise ValueError(
+                f"nodes {other.name!r} and {member.name!r} are both {member.display}, whose "
+                "messages would count twice; name each deployment once, and give it a weight if "
+                "it is to have more"
+            )
+
+
+def _where(member: Member) -> object:
+    """What is equal for members that surely have the same messages."""
+    address = member.display.partition("://")[2]
+    # Of a backend of others there is no address, and each private memory is another one.
+    return (member.display, member.prefix) if address else id(member.backend)
+
+
 def _member(name: str, node: Any, options: Options, asynchronous: bool) -> Member:
     world, other = ("AsyncLeanMQ", "LeanMQ") if asynchronous else ("LeanMQ", "AsyncLeanMQ")
     if isinstance(node, str):
@@ -124,6 +148,13 @@ def targets_of(
     """
     if isinstance(targets, str):
         raise TypeError("targets is a single URL; give a list of URLs, such as [url]")
+    if isinstance(targets, Mapping) and "host" in targets and not _is_target(targets["host"]):
+        raise TypeError("targets is the dict of a single target; put it into a list")
+    if not isinstance(targets, Iterable):
+        raise TypeError(
+            f"targets is of type {type(targets).__name__}; give a list of URLs, clients or dicts "
+            "with host and port, or a dict of these by name"
+        )
     named = (
         dict(targets)
         if isinstance(targets, Mapping)
@@ -139,6 +170,10 @@ def targets_of(
     return named
 
 
+def _is_target(value: object) -> bool:
+    return not isinstance(value, str) or "://" in value
+
+
 def _url_of(name: str, target: Mapping[str, Any]) -> str:
     known = ("host", "port", "db", "password", "prefix")
     unknown = [str(key) for key in target if key not in known]
@@ -146,6 +181,11 @@ def _url_of(name: str, target: Mapping[str, Any]) -> str:
         problem = f"has {unknown[0]!r}" if unknown else "has no 'host'"
         raise ValueError(f"target {name!r} {problem}; give {', '.join(known)}, or a URL")
     host, port, db = target["host"], target.get("port", 6379), target.get("db", 0)
+    if not isinstance(host, str) or not host:
+        raise ValueError(f"target {name!r} has the host {host!r}; give a name or an address")
+    for key, number in (("port", port), ("db", db)):
+        if isinstance(number, bool) or not str(number).isdecimal():
+            raise ValueError(f"target {name!r} has the {key} {number!r}; give a number")
     url = server_url(None, host, port, db, target.get("password"))
     assert url is not None
     return url

@@ -8,9 +8,7 @@ from functools import partial
 from typing import Any, Final
 
 from leanmq.backends.many import Record
-from leanmq.backends.protocol import (
-    Settings,
-)
+from leanmq.backends.protocol import Capabilities, Settings
 from leanmq.clock import Clock
 from leanmq.errors import (
     LeanMQError,
@@ -18,7 +16,9 @@ from leanmq.errors import (
     QueueNotFoundError,
     QueueSettingsError,
     UnreachableError,
+    UnsupportedError,
 )
+from leanmq.sharding.hashing import check_shards
 from leanmq.sharding.names import shard_name, split_name
 from leanmq.sharding.placement import Placement, describe_mismatch, mismatch_cure, propose
 from leanmq.sharding.routing import Node, Part, Route, raise_first
@@ -43,6 +43,7 @@ class Placing(Spreading):
         clock: Clock | None = None,
     ) -> None:
         super().__init__(weights, clock)
+        check_shards(shards)
         self._weights = weights
         self.shards = shards
         self._ids: dict[int, str | None] = {}  # of the nodes that were reached
@@ -50,12 +51,18 @@ class Placing(Spreading):
 
     # --- which node is which
 
-    def admit(self, node: Node) -> Plan[None]:
+    def admit(self, node: Node, found: Capabilities) -> Plan[None]:
         """Learn the node's id, which must be what it was; give it back to a node that lost it.
 
         A node that never had one gets it with its first queue. If whoever looks gave it one, a
         node that was emptied could not be told from another one by those who know it.
         """
+        if not found.many_queues:
+            raise UnsupportedError(
+                f"{found.name} (node {node.name!r}) cannot keep records, which a {self.kind} "
+                "needs: its shards are written down there; use the backends of LeanMQ, or queues "
+                "without shards"
+            )
         [answer] = yield Asks([(node.place, Record(_IDENTITY, self._ids.get(node.place)))])
         if isinstance(answer, LeanMQError):
             raise answer

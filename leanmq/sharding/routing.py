@@ -261,8 +261,9 @@ class Routing(ABC):
     def route(self, name: str) -> Plan[Route]:
         """The parts of a queue; raises QueueNotFoundError."""
 
-    def admit(self, node: Node) -> Plan[None]:
-        """A node was reached, for the first time or again; raises if it is not what it was."""
+    def admit(self, node: Node, found: Capabilities) -> Plan[None]:
+        """A node was reached, for the first time or again; raises if it is not what it was, or
+        cannot do what it must."""
         return
         yield
 
@@ -288,7 +289,7 @@ class Routing(ABC):
                 node.failed(answer)
                 continue
             try:
-                yield from self.admit(node)
+                yield from self.admit(node, answer)
             except UnreachableError as error:
                 errors[node.place] = self.named(error, node)
                 node.failed(error)
@@ -352,17 +353,16 @@ class Routing(ABC):
             [answer] = yield Asks([(node.place, "open")])
             if isinstance(answer, LeanMQError):
                 node.trouble = answer
-            else:
-                try:
-                    yield from self.admit(node)
-                except UnreachableError:
-                    return
-                except LeanMQError as problem:  # it answers, and is not what it was
-                    node.problem = problem
-                else:
-                    node.problem = None
-                node.capabilities = answer
-                ok = True
+                return
+            try:
+                yield from self.admit(node, answer)
+            except UnreachableError:
+                return
+            except LeanMQError as problem:  # it answers, and is not what it was: that may change
+                node.problem = problem
+                return
+            node.problem, node.capabilities = None, answer
+            ok = True
         finally:
             node.breaker.probed(ok)
 
@@ -474,7 +474,9 @@ def raise_first(results: Iterable[Any]) -> None:
 def _unasked(node: Node, why: str = "") -> LeanMQError:
     """What is said for a node that is not asked."""
     if node.problem is not None:
-        return node.problem
+        problem = copy.copy(node.problem)  # who is told of it may add to it
+        problem.__cause__ = node.problem.__cause__
+        return problem
     from leanmq.errors import ConnectionError  # not above: it loads redis-py
 
     why = why or "it did not answer a moment ago, and is being probed"

@@ -50,12 +50,6 @@ class Sharding(Placing):
     def open(self) -> Plan[Capabilities]:
         """See ``Routing.open``."""
         found = yield from super().open()
-        for node in self.nodes:
-            if node.capabilities is not None and not node.capabilities.many_queues:
-                raise UnsupportedError(
-                    f"{node.capabilities.name} (node {node.name!r}) cannot keep records, which a "
-                    f"{self.kind} needs; use a round-robin router, or the backends of LeanMQ"
-                )
         parts = max(1, min(self.shards, 32))
         return attrs.evolve(
             found,
@@ -119,12 +113,12 @@ class Sharding(Placing):
             letters = yield from self.dead_letters(route)
             if letters:
                 return Dropped(True, letters)
+        placement = self.placements.get(queue)
         results = yield from self.all(
             route, lambda part: Drop(part.queue, request.dead_letters), QueueRef(queue)
         )
         letters = sum(result.dead_letters for result in results)
-        if not letters:
-            placement = self.placements[queue]
+        if not letters and placement is not None:  # else another thread has deleted it meanwhile
             places = [node.place for node in self.nodes]
             raise_first((yield from self._forget(queue, placement, places)))
             self.placements.pop(queue, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from msgspec.structs import replace
 
@@ -28,7 +28,7 @@ from leanmq.errors import (
 )
 from leanmq.sharding.names import outside
 from leanmq.sharding.receiving import Receiving
-from leanmq.sharding.routing import Part, Route
+from leanmq.sharding.routing import Node, Part, Route
 from leanmq.sharding.steps import Plan
 
 __all__ = ["REFUSALS", "Places", "Results", "Spreading", "refused"]
@@ -67,7 +67,7 @@ class Spreading(Receiving):
     def together(self, batches: Sequence[SendBatch]) -> Plan[Sequence[Sent | LeanMQError]]:
         """Send batches that go to one shard each, all at once; an error is a result."""
         results: list[Sent | LeanMQError | None] = [None] * len(batches)
-        asks: dict[str, list[tuple[int, Part, SendBatch]]] = {}
+        asks: dict[str, tuple[Route, list[tuple[int, Part, SendBatch]]]] = {}
         for place, batch in enumerate(batches):
             try:
                 route = yield from self.route(batch.queue.name)
@@ -82,12 +82,10 @@ class Spreading(Receiving):
                 results[place] = error
                 continue
             inner = replace(batch, queue=part.ref(batch.queue), epoch=epoch, shard=-1)
-            asks.setdefault(route.name, []).append((place, part, inner))
-        for name, share in asks.items():
+            asks.setdefault(route.name, (route, []))[1].append((place, part, inner))
+        for route, share in asks.values():
             try:
-                answers = yield from self.ask(
-                    self.routes[name], [(part, inner) for _, part, inner in share]
-                )
+                answers = yield from self.ask(route, [(part, inner) for _, part, inner in share])
             except LeanMQError as error:  # the router was closed: others may be stored already
                 answers = [error] * len(share)
             for (place, part, _), answer in zip(share, answers, strict=True):
@@ -245,6 +243,7 @@ class Spreading(Receiving):
             )
         whole = Route("", tuple(bound.values()) or (home,))
         [answer] = yield from self.ask(whole, [(home, Transact(sends, acknowledge))])
+        self.transacted(home.node, request.sends, answer)
         if isinstance(answer, LeanMQError):
             answer.queue = names.get(answer.queue or "", answer.queue)
             answer.message_id = outer.get(answer.message_id or "", answer.message_id)
@@ -255,6 +254,9 @@ class Spreading(Receiving):
             for place in places:
                 ids[number][place] = outside(label, str(next(results)))
         return Sent([one for some in ids for one in some])
+
+    def transacted(self, node: Node, sends: Sequence[SendBatch], answer: Any) -> None:
+        """A node has answered a transaction."""
 
     def _home(self, routes: Sequence[Route], bound: Mapping[tuple[str, str], Part]) -> Part:
         """A part on the one node where all that is bound is; if nothing is, one in turn."""

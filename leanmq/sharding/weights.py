@@ -50,6 +50,11 @@ def check_weights(nodes: Iterable[str], weights: Mapping[str, float] | None) -> 
     if len(checked) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"node {twice!r} is given twice; each needs a name of its own")
+    if weights is not None and not isinstance(weights, Mapping):
+        raise TypeError(
+            f"weights is a {type(weights).__name__}; give numbers by the names of nodes, such as "
+            f"{{{names[0]!r}: 2}}"
+        )
     for name, weight in (weights or {}).items():
         if name not in checked:
             known = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -255,9 +256,13 @@ class Whole(Routing):
 def _raise_first_in_doubt(results: Sequence[Any]) -> None:
     """Raise the first error, if there is one; in doubt if there are answers, too."""
     errors = [result for result in results if isinstance(result, LeanMQError)]
-    if errors:
-        errors[0].in_doubt = errors[0].in_doubt or len(errors) < len(results)
+    if not errors:
+        return
+    if len(errors) == len(results):
         raise errors[0]
+    error = copy.copy(errors[0])
+    error.in_doubt = True
+    raise error from errors[0].__cause__
 
 
 def _settled(result: Exchanged) -> Sequence[Standing]:

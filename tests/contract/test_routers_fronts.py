@@ -201,6 +201,18 @@ async def test_targets_that_cannot_be_are_refused_at_once(harness: Harness) -> N
         producer([])
     with pytest.raises(ValueError, match="target 'target1' has 'hst'; give host, port"):
         producer([{"hst": "127.0.0.1"}])
+    with pytest.raises(ValueError, match="target 'target1' has the host None; give a name"):
+        producer([{"host": None}])
+    with pytest.raises(ValueError, match="target 'target1' has the port 'x'; give a number"):
+        producer([{"host": "127.0.0.1", "port": "x"}])
+    with pytest.raises(TypeError, match="a single target; put it into a list"):
+        producer({"host": "127.0.0.1", "port": 6379})
+    with pytest.raises(TypeError, match="targets is of type NoneType; give a list"):
+        producer(None)
+    with pytest.raises(TypeError, match=r"weights is a list; give numbers by the names"):
+        producer(["memory://a"], weights=[1])
+    with pytest.raises(ValueError, match="nodes 'target1' and 'target2' are both memory://a"):
+        producer(["memory://a", "memory://a"])
     with pytest.raises(TypeError, match=r"client of the other world; give a (Async)?LeanMQ"):
         producer([foreign])
     with pytest.raises(TypeError, match="node 'target1' is a int; give a URL"):

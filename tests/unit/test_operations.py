@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 
 from leanmq.backends.protocol import (
+    Declare,
     Exchange,
     Held,
     NewMessage,
     QueueRef,
     Receive,
     SendBatch,
+    Settings,
     Settlement,
     Standing,
     Stats,
@@ -39,6 +41,29 @@ UNKNOWN_SCRIPT = BackendError("no such script", code="NOSCRIPT")
 def command_names(call: object) -> list[object]:
     assert isinstance(call, Call)
     return [command[0] for command in call.commands]
+
+
+def test_a_queue_that_is_deleted_while_it_is_declared_is_entered_again() -> None:
+    declare = StreamOperations("mq:").declare(Declare("orders", Settings()))
+
+    asked = [command_names(next(declare)), command_names(declare.send([None]))]
+    asked.append(command_names(declare.send([1, None])))
+    asked.append(command_names(declare.send([1, b'{"tag":"orders","kind":"queue"}'])))
+
+    assert asked == [["HGET"], ["HSETNX", "HGET"], ["HSETNX", "HGET"], ["EVALSHA"]]
+
+
+def test_a_queue_that_is_deleted_again_and_again_is_not_found() -> None:
+    declare = StreamOperations("mq:").declare(Declare("orders", Settings()))
+    next(declare)
+    declare.send([None])
+
+    def goes_on() -> None:
+        for _ in range(50):
+            declare.send([1, None])
+
+    with pytest.raises(QueueNotFoundError, match="'orders'"):
+        goes_on()
 
 
 def test_a_script_that_is_nowhere_known_travels_in_full() -> None:

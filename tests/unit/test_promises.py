@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import (
@@ -113,8 +114,48 @@ async def test_asyncio_can_await_it(kind: type[Future[str]]) -> None:
 
 def test_a_promise_that_nobody_looks_at_brings_no_lock_along() -> None:
     future = settled(Promise(), "id")
-    assert "_condition" not in vars(future)
+    assert vars(future)["_lock"] is promises._TAKEN
     assert future.result() == "id"
+
+
+@either
+def test_it_is_finished_for_nobody_before_those_who_look_at_it_are_through(
+    kind: type[Future[str]],
+) -> None:
+    future = kind()
+    assert future.set_running_or_notify_cancel()
+    with future._condition:  # as the standard library does
+        settling = threading.Thread(target=future.set_result, args=("id",))
+        settling.start()
+        settling.join(0.2)
+        assert future._state == "RUNNING"
+    settling.join(20)
+
+    assert future.result(0) == "id"
+
+
+@either
+def test_whatever_a_callback_raises_is_logged_and_keeps_nobody_from_the_result(
+    kind: type[Future[str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    future = kind()
+    called: list[Any] = []
+    future.add_done_callback(lambda _: [][0])
+    future.add_done_callback(called.append)
+    settled(future, "id")
+
+    assert called == [future]
+    assert "exception calling callback" in caplog.text
+
+
+def test_a_callback_that_wants_to_exit_ends_not_the_thread_that_settles(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    future = Promise()
+    future.add_done_callback(lambda _: sys.exit(3))
+
+    assert settled(future, "id").result(0) == "id"
+    assert "SystemExit" in caplog.text
 
 
 def raced(other: Callable[[Promise], Any]) -> list[tuple[Promise, bool, Any]]:

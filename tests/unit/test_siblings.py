@@ -12,6 +12,7 @@ import pytest
 
 from leanmq import LeanMQ, Message
 from leanmq.errors import UnreachableError
+from leanmq.policy import steps
 from leanmq.policy.receiving import Receiving
 from tests.unit.test_doubts import Lossy
 
@@ -92,3 +93,35 @@ def test_what_ctrl_c_kept_from_the_caller_comes_first_and_uncounted(
     again = queue.get_messages()
     assert [(m.data, m.delivery_count) for m in again] == [(0, 1), (1, 1), (2, 1)]
     assert queue.acknowledge_messages(again) == 3
+
+
+@pytest.mark.parametrize("turn", range(1, 5))
+def test_what_a_loop_had_in_hand_when_ctrl_c_came_between_its_steps_is_given_back(
+    mq: LeanMQ, monkeypatch: pytest.MonkeyPatch, turn: int
+) -> None:
+    queue = mq.queue("orders")
+    queue.send_messages(range(4))
+    go_on, turns = steps._go_on, 0
+
+    def interrupted(*arguments: Any) -> Any:
+        nonlocal turns
+        turns += 1
+        if turns == turn:
+            raise KeyboardInterrupt
+        return go_on(*arguments)
+
+    seen: list[int] = []
+
+    def work() -> None:
+        for message in queue.consume(count=4, timeout=0.05):
+            seen.append(message.data)
+            queue.acknowledge_messages(message)
+
+    monkeypatch.setattr(steps, "_go_on", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        work()
+
+    rest = queue.get_messages(4)
+    assert turns >= turn
+    assert [m.data for m in rest] == list(range(len(seen), 4))
+    assert {m.delivery_count for m in rest} <= {1}

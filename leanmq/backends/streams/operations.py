@@ -83,6 +83,9 @@ DEFAULTS = Settings(
     dedup_window=3600.0,
 )
 
+_TRIES = 5
+"""How often a queue is entered in the registry that somebody else deletes at that moment."""
+
 SWEEP_EVERY = 0.9
 """Seconds between looks for ended leases: a little less than a slice of waiting, so that one
 waiting consumer sweeps once a slice."""
@@ -142,11 +145,15 @@ class StreamOperations:
         look = ("HGET", registry, request.name)
         outcomes = yield Call((look,), registry, idempotent=True)
         found = refusals.value(outcomes[0], request.name)
-        if found is None:
+        for _ in range(_TRIES):
+            if found is not None:
+                break  # else it is new, or was deleted between the two commands
             entry = {"tag": request.settings.slot or request.name, "kind": "queue"}
             register = ("HSETNX", registry, request.name, msgspec.json.encode(entry))
             outcomes = yield Call((register, look), registry, idempotent=True)
             _, found = (refusals.value(outcome, request.name) for outcome in outcomes)
+        if found is None:
+            raise refusals.not_found(request.name)
         tag = self._tags[request.name] = _tag(found, request.name)
         keys = queue_keys(self.prefix, request.name, tag)
         asked = attrs.asdict(request.settings)
