@@ -142,7 +142,7 @@ def main() -> int:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--messages", type=int, default=20_000, help="a round (20,000)")
-    parser.add_argument("--rounds", type=int, default=15, help="of each (15)")
+    parser.add_argument("--rounds", type=int, default=30, help="of each (30)")
     parser.add_argument("--idle", type=float, default=10.0, help="seconds to wait (10)")
     given = parser.parse_args()
     with ExitStack() as stack:
