@@ -34,7 +34,7 @@ from leanmq.backends.protocol import (
 from leanmq.errors import LeanMQError
 from leanmq.sharding.balancing import Balancing
 from leanmq.sharding.figures import ShardStats
-from leanmq.sharding.members import Member, NodeOf, check_apart, members_of, prefix_of, weights_of
+from leanmq.sharding.members import Member, NodeOf, members_of, prefix_of, weights_of
 from leanmq.sharding.nodes import AsyncNodes
 from leanmq.sharding.placement import Placement
 from leanmq.sharding.shards import SHARDS, Sharding
@@ -194,7 +194,6 @@ class AsyncRoundRobinRouter(_AsyncRouter):
     ) -> None:
         checked = weights_of(nodes, weights)
         members = members_of(nodes, prefix, connection_timeout, asynchronous=True)
-        check_apart(members)
         super().__init__(members, Balancing(checked, strategy))
 
     def stats_by_target(self) -> Mapping[str, TargetStats]:

@@ -16,7 +16,6 @@ __all__ = [
     "Member",
     "NodeOf",
     "TargetOf",
-    "check_apart",
     "members_of",
     "prefix_of",
     "targets_of",
@@ -78,29 +77,6 @@ def members_of(
     """
     options = options_of(False, prefix, connection_timeout)
     return [_member(name, node, options, asynchronous) for name, node in nodes.items()]
-
-
-def check_apart(members: Iterable[Member]) -> None:
-    """Raises ValueError if two nodes are one deployment, as far as their addresses tell.
-
-    A router that writes its nodes' ids down finds that out by these.
-    """
-    known: dict[object, Member] = {}
-    for member in members:
-        other = known.setdefault(_where(member), member)
-        if other is not member:
-            raise ValueError(
-                f"nodes {other.name!r} and {member.name!r} are both {member.display}, whose "
-                "messages would count twice; name each deployment once, and give it a weight if "
-                "it is to have more"
-            )
-
-
-def _where(member: Member) -> object:
-    """What is equal for members that surely have the same messages."""
-    address = member.display.partition("://")[2]
-    # Of a backend of others there is no address, and each private memory is another one.
-    return (member.display, member.prefix) if address else id(member.backend)
 
 
 def _member(name: str, node: Any, options: Options, asynchronous: bool) -> Member:

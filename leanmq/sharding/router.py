@@ -34,7 +34,7 @@ from leanmq.backends.protocol import (
 from leanmq.errors import LeanMQError
 from leanmq.sharding.balancing import Balancing
 from leanmq.sharding.figures import ShardStats
-from leanmq.sharding.members import Member, NodeOf, check_apart, members_of, prefix_of, weights_of
+from leanmq.sharding.members import Member, NodeOf, members_of, prefix_of, weights_of
 from leanmq.sharding.nodes import Nodes
 from leanmq.sharding.placement import Placement
 from leanmq.sharding.shards import SHARDS, Sharding
@@ -255,7 +255,7 @@ class RoundRobinRouter(_Router):
         connection_timeout: Seconds, for nodes that are URLs (3).
 
     Raises:
-        ValueError: if names, weights or the strategy cannot be, or an address is given twice.
+        ValueError: if names, weights or the strategy cannot be.
 
     Examples:
         >>> from leanmq import LeanMQ, RoundRobinRouter
@@ -279,7 +279,6 @@ class RoundRobinRouter(_Router):
     ) -> None:
         checked = weights_of(nodes, weights)
         members = members_of(nodes, prefix, connection_timeout)
-        check_apart(members)
         super().__init__(members, Balancing(checked, strategy))
 
     def stats_by_target(self) -> Mapping[str, TargetStats]:

@@ -211,8 +211,6 @@ async def test_targets_that_cannot_be_are_refused_at_once(harness: Harness) -> N
         producer(None)
     with pytest.raises(TypeError, match=r"weights is a list; give numbers by the names"):
         producer(["memory://a"], weights=[1])
-    with pytest.raises(ValueError, match="nodes 'target1' and 'target2' are both memory://a"):
-        producer(["memory://a", "memory://a"])
     with pytest.raises(TypeError, match=r"client of the other world; give a (Async)?LeanMQ"):
         producer([foreign])
     with pytest.raises(TypeError, match="node 'target1' is a int; give a URL"):

@@ -160,11 +160,3 @@ def test_a_number_of_shards_that_cannot_be_is_refused_at_once(url: str, shards: 
         ConsistentHashRouter({"a": url}, shards=shards)
     with pytest.raises((ValueError, TypeError), match="shards"):
         ShardedQueue("orders", {"a": url}, shards=shards)
-
-
-def test_a_deployment_is_named_once(url: str) -> None:
-    with pytest.raises(ValueError, match=f"nodes 'a' and 'b' are both {url}"):
-        RoundRobinRouter({"a": url, "b": url})
-    with LeanMQ(url) as mq, pytest.raises(ValueError, match="'a' and 'b'"):
-        RoundRobinRouter({"a": mq, "b": mq})
-    RoundRobinRouter({"a": "memory://", "b": "memory://"}).close()  # each is another one
