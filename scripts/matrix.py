@@ -187,8 +187,8 @@ def rows() -> list[Row]:
             name = f"server-{version}-redis-py-{redis_py}"
             result.append(Row(name, ON_SERVERS, this, redis_py, program, missing))
         if version == PACKAGED_SERVER:
-            terms = (this, REDIS_PY[0], program, missing, "uvloop", ("asyncio",))
-            result.append(Row("uvloop", ("memory", *ON_SERVERS), *terms))
+            row = Row("uvloop", ("memory", *ON_SERVERS), this, REDIS_PY[0], program, missing)
+            result.append(attrs.evolve(row, loop="uvloop", worlds=("asyncio",)))
     for version in FURTHER_PYTHONS:
         if f"{sys.version_info.major}.{sys.version_info.minor}" != version:
             python = find_python(version)

@@ -16,7 +16,7 @@ import fakeredis
 from redis.exceptions import ConnectionError, RedisError
 
 from leanmq.backends.hub import LocalHub
-from leanmq.backends.streams.calls import Call, Command, Outcome, Outcomes
+from leanmq.backends.streams.calls import Call, Command, Outcome, Outcomes, is_unknown_script
 from leanmq.backends.urls import Target
 from leanmq.backends.wire import translate
 
@@ -49,7 +49,7 @@ class MemoryServer:
     def run(self, call: Call) -> Outcomes:
         """Run the commands one after the other, then wake whom they concern."""
         outcomes = [self._run(command, call.idempotent) for command in call.commands]
-        if call.wakes:
+        if call.wakes and not all(map(is_unknown_script, outcomes)):  # which does nothing
             self.hub.wake(call.wakes)
         return outcomes
 

@@ -102,7 +102,7 @@ async def drive_async(steps: Steps[T], backend: AsyncBackend) -> T:
 
 
 async def iterate_async(loop: Loop, backend: AsyncBackend) -> AsyncGenerator[Any, None]:
-    """``iterate`` for asyncio."""
+    """``iterate`` for asyncio: there, under ``asyncio.run``, Ctrl-C cancels a step."""
     try:
         step = next(loop)
         while True:

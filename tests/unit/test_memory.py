@@ -19,6 +19,18 @@ from leanmq.backends import memory
 from leanmq.backends.streams.calls import Call
 
 
+def test_a_script_that_is_not_known_wakes_nobody() -> None:
+    server = memory.MemoryServer()
+    unknown = ("EVALSHA", "f" * 40, 0)
+    versions = [server.hub.version("key")]
+
+    for commands in ((unknown,), (unknown, ("INCR", "key"))):
+        server.run(Call(commands, "key", idempotent=True, wakes=("key",)))
+        versions.append(server.hub.version("key"))
+
+    assert versions[0] == versions[1] != versions[2]
+
+
 def test_threads_that_connect_first_and_at_once_see_the_same_server() -> None:
     # fakeredis makes a server's database at its first connection, without a lock: two threads
     # that are both the first had one each, and what one sent the other never saw.

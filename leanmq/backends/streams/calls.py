@@ -13,7 +13,17 @@ import msgspec
 
 from leanmq.errors import LeanMQError
 
-__all__ = ["Call", "Command", "Hub", "Many", "Outcome", "Outcomes", "Reply", "Wait"]
+__all__ = [
+    "Call",
+    "Command",
+    "Hub",
+    "Many",
+    "Outcome",
+    "Outcomes",
+    "Reply",
+    "Wait",
+    "is_unknown_script",
+]
 
 Command: TypeAlias = "tuple[str | bytes | int, ...]"
 Reply: TypeAlias = Any
@@ -21,6 +31,11 @@ Reply: TypeAlias = Any
 
 Outcome: TypeAlias = "Reply | LeanMQError"
 """What became of one command: its reply, or the mapped error as a value."""
+
+
+def is_unknown_script(outcome: Outcome) -> bool:
+    """Whether the server did nothing, since it does not know the script by its SHA-1."""
+    return isinstance(outcome, LeanMQError) and outcome.code == "NOSCRIPT"
 
 
 class Call(msgspec.Struct, frozen=True):

@@ -6,7 +6,16 @@ from collections.abc import Generator, Sequence
 from typing import Any, Final, TypeAlias, TypeVar
 
 from leanmq.backends.streams import refusals
-from leanmq.backends.streams.calls import Call, Command, Many, Outcome, Outcomes, Reply, Wait
+from leanmq.backends.streams.calls import (
+    Call,
+    Command,
+    Many,
+    Outcome,
+    Outcomes,
+    Reply,
+    Wait,
+    is_unknown_script,
+)
 from leanmq.backends.streams.scripts import Script
 from leanmq.errors import LeanMQError
 
@@ -87,8 +96,4 @@ def _run(
 
 def _unknown(outcomes: Outcomes) -> list[int]:
     """Which runs found no script."""
-    return [
-        place
-        for place, outcome in enumerate(outcomes)
-        if isinstance(outcome, LeanMQError) and outcome.code == "NOSCRIPT"
-    ]
+    return [place for place, outcome in enumerate(outcomes) if is_unknown_script(outcome)]
