@@ -60,6 +60,29 @@ local function expired(fields, now)
   return at and tonumber(at) <= now
 end
 
+-- What keys hold, as the scripts of a queue's messages are given them.
+local HOLDS = {'stream', 'stream', 'zset', 'hash', 'hash', 'hash', 'hash'}
+
+-- An error if one of the keys from `first` on holds something else than it should; those that are
+-- missing will be made. To be asked before the first write: Redis undoes nothing.
+local function damage(keys, first, types)
+  for i, wanted in ipairs(types) do
+    local found = redis.call('TYPE', keys[first + i - 1]).ok
+    if found ~= wanted and found ~= 'none' then
+      return redis.error_reply('WRONGTYPE key ' .. keys[first + i - 1] .. ' holds a ' .. found .. ', not a ' .. wanted)
+    end
+  end
+  return nil
+end
+
+-- The last entry that was handed out to anybody. Others may have groups of their own.
+local function last_delivered(stream)
+  for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+    if field(group, 'name') == GROUP then return field(group, 'last-delivered-id') end
+  end
+  return '0-0'
+end
+
 -- Call a variadic command on any number of ids.
 local function on_all(command, key, group, ids)
   for first = 1, #ids, CHUNK do

@@ -88,12 +88,6 @@ for _, reserved in ipairs({FREE, ALONE}) do
   pages('-', function(from) return redis.call('XPENDING', stream, GROUP, from, '+', page, reserved) end,
     function(row) show(row, entry_of(row[1])) end)
 end
-local delivered = '-'
-for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
-  for i = 1, #group, 2 do
-    if group[i] == 'last-delivered-id' then delivered = '(' .. group[i + 1] end
-  end
-end
-pages(delivered, function(from) return redis.call('XRANGE', stream, from, '+', 'COUNT', page) end,
+pages('(' .. last_delivered(stream), function(from) return redis.call('XRANGE', stream, from, '+', 'COUNT', page) end,
   function(entry) show(nil, entry) end)
 return found

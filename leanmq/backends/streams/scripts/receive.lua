@@ -88,6 +88,8 @@ local function look(keys, count, alone)
   local at, ready = next_due(), {}
   if at <= now then
     ready = redis.call('ZRANGEBYSCORE', due, '-inf', whole(now), 'LIMIT', 0, PAGE)
+    local damaged = damage(keys, 1, HOLDS)
+    if damaged then return damaged end
   end
   for _, life in ipairs(ready) do
     local packed = redis.call('HGET', payloads, life)
@@ -161,6 +163,8 @@ local function look(keys, count, alone)
     local free = redis.call('XPENDING', stream, GROUP, '-', '+', PAGE, FREE)
     entries = entries + #free
     if #free == PAGE then more = 1 end
+    local damaged = #free > 0 and damage(keys, 1, HOLDS)
+    if damaged then return damaged end
     for _, row in ipairs(free) do
       if #handed >= count then break end
       local id, times = row[1], tonumber(row[4])
@@ -217,7 +221,7 @@ local function look(keys, count, alone)
   local none = #handed == 0 and #fresh == 0
   local mark, left = '', -1
   if none and (watched or (count == 0 and pending)) then
-    mark = field(redis.call('XINFO', 'GROUPS', stream)[1], 'last-delivered-id')
+    mark = last_delivered(stream)
   end
   if count == 0 and pending and #redis.call('XPENDING', stream, GROUP, '-', '+', 1, FREE) > 0 then
     more = 1
@@ -252,7 +256,7 @@ local function look(keys, count, alone)
   return {lease, more, soon, suspects, calm, fresh, buried, mark, left, stranded, unpack(handed)}
 end
 
-local QUEUE = 7 -- keys
+local QUEUE = #HOLDS -- keys
 if #KEYS == QUEUE then return look(KEYS, tonumber(ARGV[FIRST]), ARGV[FIRST + 1] == '1') end
 
 -- What fails at one queue is no trouble for the others, of which messages were handed out already.

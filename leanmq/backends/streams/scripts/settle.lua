@@ -35,6 +35,13 @@ if destination then
   end
 end
 
+-- What is acknowledged is only deleted; all else goes from key to key.
+if verb == 'dead' or verb == 'retry' or verb == 'requeue' or delay > 0 then
+  local damaged = damage(KEYS, 1, HOLDS)
+    or destination and damage(KEYS, 8, {'stream', 'hash', 'zset', 'hash', 'hash', 'stream', 'hash', 'hash'})
+  if damaged then return damaged end
+end
+
 -- The consumer's pending entries in the range asked about, in one call: mostly just those.
 local wanted = #ARGV - FIRST + 1
 local rows = {}
@@ -103,6 +110,7 @@ local function pass_on(life, sent, fields, count)
   elseif verb == 'requeue' then
     local changes = {i = life, t = sent, n = false, e = false}
     changes.r = tostring(tonumber(field(fields, 'r') or '0') + 1)
+    if field(fields, 'x') and destination_meta ~= meta then redis.call('HSET', destination_meta, 'ttl', '1') end
     if taken(life) then
       changes.i = false
       redis.call('XADD', destination, '*', unpack(with(fields, changes)))
@@ -150,9 +158,10 @@ local function settle(id, life, count, fields)
     remove(stream, {id})
     if life ~= id then redis.call('HDEL', ids, life) end
   elseif verb == 'extend' then
-    redis.call('XCLAIM', stream, GROUP, consumer, 0, id, 'JUSTID')
+    if #redis.call('XCLAIM', stream, GROUP, consumer, 0, id, 'JUSTID') == 0 then return GONE end
   elseif verb == 'release' and delay == 0 then
-    redis.call('XCLAIM', stream, GROUP, FREE, 0, id, 'RETRYCOUNT', math.max(count - 1, 0), 'JUSTID')
+    local claimed = redis.call('XCLAIM', stream, GROUP, FREE, 0, id, 'RETRYCOUNT', math.max(count - 1, 0), 'JUSTID')
+    if #claimed == 0 and consumer ~= '' then return GONE end -- by id, it may be one that nobody had
   else
     if not fields then
       local entry = redis.call('XRANGE', stream, id, id)[1]

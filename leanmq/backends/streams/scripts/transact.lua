@@ -18,20 +18,9 @@ local function refused(words, place)
   return redis.error_reply(words .. ' queue ' .. place)
 end
 
--- Whether the keys from `first` on are what they should be; those that are missing will be made.
-local function well_formed(first, types)
-  for i, wanted in ipairs(types) do
-    local found = redis.call('TYPE', KEYS[first + i - 1]).ok
-    if found ~= wanted and found ~= 'none' then return false end
-  end
-  return true
-end
-
-local WRONG = 'WRONGTYPE a key holds something else than this'
 for i = 1, queues do
-  if not well_formed(key, {'stream', 'zset', 'hash', 'hash', 'zset', 'hash'}) then
-    return refused(WRONG, i)
-  end
+  local damaged = damage(KEYS, key, {'stream', 'zset', 'hash', 'hash', 'zset', 'hash'})
+  if damaged then return refused(damaged.err .. ', of', i) end
   local q, refusal = opened(key, ARGV[at], ARGV[at + 1])
   if not q then return refused(refusal.err, i) end
   local first = at + 3
@@ -44,7 +33,8 @@ local groups = tonumber(ARGV[at])
 at = at + 1
 for i = 1, groups do
   local stream, ids, meta = KEYS[key], KEYS[key + 1], KEYS[key + 2]
-  if not well_formed(key, {'stream', 'hash', 'hash'}) then return refused(WRONG, queues + i) end
+  local damaged = damage(KEYS, key, {'stream', 'hash', 'hash'})
+  if damaged then return refused(damaged.err .. ', of', queues + i) end
   if redis.call('EXISTS', meta, stream) < 2 then
     return refused('NOQUEUE the queue does not exist:', queues + i)
   end
