@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from leanmq import AsyncQueue, LeanMQError
+from leanmq import AsyncQueue, LeanMQError, Outgoing
 from leanmq.backends.streams.keys import GROUP
 from tests.contract.harness import Client, Harness, eventually
 from tests.contract.shop import counts, in_flight, in_one_place, keys_of, one, shop
@@ -50,6 +50,25 @@ async def _settle(orders: AsyncQueue, message: Any, verb: str) -> int:
     if verb == "dead":
         return await orders.move_to_dlq(message, "why")
     return await orders.retry_messages(message, delay=60 if verb == "later" else 0)
+
+
+@pytest.mark.parametrize("kind", ["due", "payloads", "dedup", "known"])
+async def test_of_messages_that_cannot_all_be_stored_none_is(
+    mq: Client, harness: Harness, kind: str
+) -> None:
+    [orders] = shop(mq, "orders")
+    await orders.declare()
+    broken = getattr(keys_of(harness, "orders").live, kind)
+    await damage(harness, broken)
+
+    with pytest.raises(LeanMQError, match="WRONGTYPE") as refused:
+        await orders.send_messages(
+            [Outgoing(1), Outgoing(2, key="k"), Outgoing(3, delay=60), Outgoing(4, dedup_id="d")]
+        )
+
+    assert not refused.value.in_doubt
+    await mend(harness, broken)
+    assert await counts(orders) == [0]
 
 
 @pytest.mark.parametrize("kind", ["stream", "ids", "payloads", "dead", "dead_ids"])

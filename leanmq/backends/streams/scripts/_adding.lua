@@ -1,6 +1,9 @@
 -- Adding new messages to queues, for send and transact.
 -- include: _shared
 
+-- What the six keys hold that are given for a queue to add to.
+local ADDED = {'stream', 'zset', 'hash', 'hash', 'zset', 'hash'}
+
 -- A queue to add to, from six of KEYS: stream, due, due payloads, meta, dedup ids, their messages.
 -- `kind` is 'q', or 'd' for dead letters, which have no bound. Returns it, or nil and an error.
 -- `mixed` will tell whether ids are not all of entries that were added one after the other.

@@ -25,6 +25,10 @@ if width == '1' and q.room == math.huge and tonumber(count) == #ARGV - FIRST + 1
   local call, stream = redis.call, q.stream
   for i = FIRST, #ARGV do ids[i - FIRST + 1] = call('XADD', stream, '*', name, ARGV[i]) end
 else
+  -- With keys, and nothing else, they are written to the stream alone, too.
+  local keyed = width == '2' and count == 'k' and #ARGV == 8 + 2 * tonumber(ARGV[8])
+  local damaged = not keyed and damage(KEYS, 1, ADDED)
+  if damaged then return damaged end
   add_all(q, 5, #ARGV, ids)
 end
 

@@ -19,7 +19,7 @@ local function refused(words, place)
 end
 
 for i = 1, queues do
-  local damaged = damage(KEYS, key, {'stream', 'zset', 'hash', 'hash', 'zset', 'hash'})
+  local damaged = damage(KEYS, key, ADDED)
   if damaged then return refused(damaged.err .. ', of', i) end
   local q, refusal = opened(key, ARGV[at], ARGV[at + 1])
   if not q then return refused(refusal.err, i) end
