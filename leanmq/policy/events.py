@@ -23,6 +23,7 @@ __all__ = [
     "not_stored",
     "notice",
     "passed",
+    "paused",
     "taken_over",
     "vanished",
 ]
@@ -102,6 +103,28 @@ def lease_lost(queue: str, message: Message[Any]) -> None:
         message.id,
         queue,
         extra=_extra("lease_lost", queue, message.id),
+    )
+
+
+def paused(queue: str, message_id: str | None, held: int) -> None:
+    """A client has received nothing for a while, since what it holds is not settled."""
+    if message_id is not None:
+        _queue.warning(
+            "nothing is received for now: this client holds message %s of queue %r, which was "
+            "handed out before and never settled, until it is settled or its lease ends; settle "
+            "messages whose work fails, too (retry_messages)",
+            message_id,
+            queue,
+            extra=_extra("paused", queue, message_id),
+        )
+        return
+    _queue.warning(
+        "nothing is received until the %d messages that this client holds are settled, or their "
+        "leases end: in queue %r a message that was handed out before and never settled waits for "
+        "a client that holds nothing; settle messages whose work fails, too (retry_messages)",
+        held,
+        queue,
+        extra=_extra("paused", queue),
     )
 
 

@@ -6,6 +6,7 @@ kills its process kills all that it holds.
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import threading
@@ -19,7 +20,7 @@ import msgspec
 from leanmq.backends.protocol import Delivery, Held, QueueRef
 from leanmq.clock import Clock
 
-__all__ = ["InFlight", "Loan"]
+__all__ = ["InFlight", "Loan", "Pause"]
 
 LAPSED_KEPT = 10_000
 """Receipts remembered after their lease ended; a late settle with one can still succeed."""
@@ -27,6 +28,24 @@ LAPSED_KEPT = 10_000
 MINDED = 10.0
 """Seconds, or a lease if that is longer, for which a client minds suspects of a queue that it asks
 for no messages."""
+
+TOLD_AFTER = 5.0
+"""Seconds of receiving nothing for the sake of suspects, after which the reason is told."""
+
+
+@attrs.frozen
+class Pause:
+    """Why a client receives nothing.
+
+    Attributes:
+        queue: Of the suspect.
+        message_id: The suspect that this client holds; None if one waits for it to hold nothing.
+        held: How many messages it holds.
+    """
+
+    queue: QueueRef
+    message_id: str | None
+    held: int
 
 
 @attrs.define(eq=False)
@@ -108,6 +127,7 @@ class InFlight:
         self._waiting: dict[QueueRef, Waiting] = {}
         self._alone: weakref.ref[Loan] | None = None
         self._calm: dict[QueueRef, float] = {}
+        self._paused: float | None = None  # since when; infinite once it was told
         self._pid = os.getpid()  # last: from now on no thread waits for us
 
     def _check_process(self) -> None:
@@ -309,12 +329,30 @@ class InFlight:
         queue waits for us to be empty."""
         self._check_process()
         if not self._suspects and not self._waiting:
+            self._paused = None
             return False
         with self._lock:
             now = self._expire()
             if (waiting := self._waiting.get(queue)) is not None:
                 waiting.asked = now
-            return self._holds_suspect(now) or (self._live > 0 and self._is_starved(now))
+            if self._holds_suspect(now) or (self._live > 0 and self._is_starved(now)):
+                self._paused = now if self._paused is None else self._paused
+                return True
+            self._paused = None
+            return False
+
+    def untold(self) -> Pause | None:
+        """Why this client receives nothing, if that goes on for long; once for each time."""
+        with self._lock:
+            now = self._expire()
+            if self._paused is None or now - self._paused < TOLD_AFTER:
+                return None
+            self._paused = math.inf
+            if self._holds_suspect(now):
+                batch = self._suspects[0]
+                return Pause(batch.queue, next(iter(batch.receipts)), self._live)
+            starved = [queue for queue, waiting in self._waiting.items() if waiting.starved]
+            return Pause(starved[0], None, self._live) if starved else None
 
     def saw_suspects(self, queue: QueueRef, waiting: bool, patience: float) -> None:
         """Suspects were (not) left waiting. After ``patience`` seconds of it, drain for them."""

@@ -72,6 +72,8 @@ class Receiving(QueuePolicy):
             core.check_open()
             left = ends - clock.monotonic()
             if core.inflight.must_pause(self.ref):
+                if pause := core.inflight.untold():
+                    events.paused(pause.queue.name, pause.message_id, pause.held)
                 if left <= 0:
                     return []
                 yield Sleep(min(left, PAUSE))

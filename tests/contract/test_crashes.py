@@ -141,6 +141,36 @@ async def test_a_client_that_holds_a_suspect_receives_nothing_more(
     assert [m.data for m in await consumer.get_messages(timeout=5)] == ["healthy"]
 
 
+@pytest.mark.on(*IN_MEMORY)
+async def test_who_receives_nothing_for_the_sake_of_a_suspect_is_told_why(
+    mq: Client, harness: Harness, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever leaves what fails to its lease, and goes on, would not know what holds it up."""
+    queue = mq.queue("suspects", lease=60)
+    sent = await queue.send_message("fails")
+    for _ in range(2):
+        assert await queue.get_messages(timeout=5)
+        harness.advance(61)
+    [suspect] = await queue.get_messages(timeout=5)
+    assert suspect.delivery_count == 3
+    await queue.send_message("healthy")
+
+    def told() -> list[Any]:
+        return [vars(r) for r in caplog.records if getattr(r, "leanmq_event", "") == "paused"]
+
+    assert await queue.get_messages() == []
+    assert told() == []
+    harness.advance(6)
+    for _ in range(3):
+        assert await queue.get_messages() == []
+
+    [record] = told()
+    assert (record["leanmq_queue"], record["leanmq_message"]) == ("suspects", sent)
+    assert "retry_messages" in caplog.text
+    assert await queue.acknowledge_messages(suspect) == 1
+    assert [m.data for m in await drain(queue, 1)] == ["healthy"]
+
+
 async def test_a_suspect_comes_though_its_client_waits_for_another_queue_too(
     mq: Client, harness: Harness
 ) -> None:

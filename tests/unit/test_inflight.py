@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 import pytest
 
 from leanmq.backends.protocol import Delivery, Held, QueueRef
-from leanmq.policy.inflight import LAPSED_KEPT, InFlight
+from leanmq.policy.inflight import LAPSED_KEPT, InFlight, Pause
 from tests.support.clock import FakeClock
 
 ORDERS, OTHERS = QueueRef("orders"), QueueRef("others")
@@ -178,6 +178,30 @@ def test_a_suspect_pauses_its_client_no_longer_than_its_lease(
     clock.now += 2
 
     assert not inflight.must_pause(ORDERS)
+
+
+def test_why_nothing_is_received_is_told_once_for_each_long_pause(
+    inflight: InFlight, clock: FakeClock
+) -> None:
+    received(inflight, delivery("s", suspect=True), lease=60)
+    assert inflight.must_pause(OTHERS)
+    assert inflight.untold() is None
+    clock.now += 6
+    assert inflight.must_pause(OTHERS)
+    assert inflight.untold() == Pause(ORDERS, "s", 1)
+    assert inflight.untold() is None
+    inflight.forget(ORDERS, inflight.held(ORDERS, ["s"]))
+    assert not inflight.must_pause(OTHERS)
+
+    received(inflight, delivery("a"), delivery("b"), lease=100)
+    inflight.saw_suspects(ORDERS, True, patience=3)
+    clock.now += 4
+    inflight.saw_suspects(ORDERS, True, patience=3)
+    assert inflight.must_pause(OTHERS)
+    assert inflight.untold() is None
+    clock.now += 5
+    assert inflight.must_pause(OTHERS)
+    assert inflight.untold() == Pause(ORDERS, None, 2)
 
 
 def test_a_busy_client_pauses_for_suspects_that_waited_too_long(
