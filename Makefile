@@ -17,7 +17,7 @@ CODE := leanmq tests benchmarks scripts $(wildcard examples)
 N ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo quick test lint types check matrix mutants flake bench docs clean
+.PHONY: help venv demo quick test lint types check matrix mutants flake soak bench docs clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1	\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -67,6 +67,9 @@ flake: $(INSTALLED) ## The contract N=10 times in random order; tells the seed o
 		$(RUN) pytest tests/contract -q -n 2 --randomly-seed=$$seed || \
 			{ echo "flake: failed in run $$run of $(N) with --randomly-seed=$$seed"; exit 1; }; \
 	done; echo "flake: $(N) runs passed"
+
+soak: $(INSTALLED) ## Random faults under load on real servers, and an account of every message
+	$(RUN) tests.soak $(SOAK)
 
 bench: $(INSTALLED) ## Throughput, as a share of what a raw socket does
 	$(RUN) benchmarks.ratio
