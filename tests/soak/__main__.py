@@ -90,7 +90,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=30.0, help="of faults, each run")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     given = parser.parse_args(arguments)
-    logging.getLogger("leanmq").setLevel(logging.ERROR)
     broken = 0
     for subject in given.subjects.split(","):
         for world in given.worlds.split(","):
@@ -99,4 +98,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    logging.getLogger("leanmq").setLevel(logging.ERROR)  # of faults it would tell all the time
     sys.exit(main())
