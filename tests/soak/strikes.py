@@ -38,9 +38,7 @@ class Strikes:
             self.lose_replies_of_scripts,
             self.lose_replies_of_reads,
             self.cut_requests,
-            self.hang,
             self.delay,
-            self.freeze,
             self.forget_scripts,
         ]
         for topology in topologies:
@@ -48,6 +46,8 @@ class Strikes:
                 topology.config_set("appendfsync", "always")
         if all(topology.kind == "redis" for topology in topologies):
             self._kinds.append(self.restart)
+        if all(topology.kind != "sentinel" for topology in topologies):  # they call for a failover
+            self._kinds += [self.hang, self.freeze]
         if all(topology.can_move_slots for topology in topologies):
             self._kinds.append(self.move_slot)
 
