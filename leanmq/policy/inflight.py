@@ -345,7 +345,8 @@ class InFlight:
         """Why this client receives nothing, if that goes on for long; once for each time."""
         with self._lock:
             now = self._expire()
-            if self._paused is None or now - self._paused < TOLD_AFTER:
+            since = self._paused  # read once: it is unset without the lock
+            if since is None or now - since < TOLD_AFTER:
                 return None
             self._paused = math.inf
             if self._holds_suspect(now):

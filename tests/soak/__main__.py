@@ -53,9 +53,9 @@ async def soak(subject: str, world: str, seconds: float, seed: int) -> list[Find
         dead = (await queue.dlq.get_info()).message_count
     findings = history.findings()
     if left:
-        findings.append(Finding(f"still there after {DRAIN:.0f} s", ("any",) * left))
+        findings.append(Finding(f"{left} messages are still there after {DRAIN:.0f} s"))
     if dead:
-        findings.append(Finding("dead letters", ("any",) * dead))
+        findings.append(Finding(f"{dead} messages are dead letters"))
     print(
         f"{subject:12} {world:7} seed {seed}: {struck} faults; {len(history.confirmed)} confirmed, "
         f"{len(history.unknown)} unknown, {len(history.refused)} refused, "

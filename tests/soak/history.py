@@ -19,15 +19,17 @@ class Finding:
 
     Attributes:
         what: Which promise was broken.
-        payloads: Of the messages that it was broken for.
+        payloads: Of the messages that it was broken for, if it is known which.
         moments: What was noted of the first of them, in order of time.
     """
 
     what: str
-    payloads: tuple[Any, ...]
+    payloads: tuple[Any, ...] = ()
     moments: tuple[Moment, ...] = ()
 
     def __str__(self) -> str:
+        if not self.payloads:
+            return self.what
         some = ", ".join(map(str, self.payloads[:SHOWN]))
         more = f" and {len(self.payloads) - SHOWN} others" if len(self.payloads) > SHOWN else ""
         lines = [f"{self.what}: {len(self.payloads)} messages: {some}{more}"]

@@ -59,6 +59,7 @@ class Strikes:
         kind(topology, key)
 
     def _while(self) -> None:
+        # How long the fault lasts; nothing is waited for. In a thread of its own: see __main__.
         time.sleep(self._luck.uniform(0, LONGEST))
 
     def reset_connections(self, topology: Topology, key: str) -> None:

@@ -17,7 +17,7 @@ __all__ = ["QUEUE", "Work"]
 
 QUEUE: Final = "orders"
 KEYS: Final = 40
-OPTIONS: Final[dict[str, Any]] = {"deadline": 15.0, "connection_timeout": 1.0}
+DEADLINE: Final = 15.0
 
 
 class Work:
@@ -62,8 +62,9 @@ class Work:
         return any(task.done() for tasks in self._tasks.values() for task in tasks)
 
     def _queue(self) -> AsyncQueue:
-        client = self._harness.client(**OPTIONS if not self._harness.router else {"deadline": 15.0})
-        return client.queue(QUEUE, lease=self._history.lease, max_deliveries=0)
+        return self._harness.client(deadline=DEADLINE).queue(
+            QUEUE, lease=self._history.lease, max_deliveries=0
+        )
 
     async def _run(self, loop: Callable[..., Any], name: str) -> None:
         await loop(self._queue(), random.Random(f"{self._seed}-{name}"), name)
@@ -107,7 +108,7 @@ class Work:
             payloads = [f"{name}-{number + place}" for place in range(luck.randint(1, 60))]
             number += len(payloads)
             async with self._noting(*payloads):
-                ids = await queue.send_messages(payloads, key=lambda payload: str(payload))
+                ids = await queue.send_messages(payloads, key=str)
                 self._history.confirmed.update(zip(payloads, ids, strict=True))
             await asyncio.sleep(luck.uniform(0, 0.1))
 

@@ -26,7 +26,7 @@ if width == '1' and q.room == math.huge and tonumber(count) == #ARGV - FIRST + 1
   for i = FIRST, #ARGV do ids[i - FIRST + 1] = call('XADD', stream, '*', name, ARGV[i]) end
 else
   -- With keys, and nothing else, they are written to the stream alone, too.
-  local keyed = width == '2' and count == 'k' and #ARGV == 8 + 2 * tonumber(ARGV[8])
+  local keyed = width == '2' and ARGV[7] == 'k' and #ARGV == 8 + 2 * tonumber(ARGV[8])
   local damaged = not keyed and damage(KEYS, 1, ADDED)
   if damaged then return damaged end
   add_all(q, 5, #ARGV, ids)
